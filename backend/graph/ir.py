@@ -1,0 +1,235 @@
+"""The intermediate representation: one frozen record per op, attributes resolved, no ONNX object in sight.
+
+Shapes are logical and in ONNX order: a picture is N C H W whatever way it is stored (how values lie in memory is
+the planner's business). `BATCH` stands for the batch size that `run` will see and occurs in axis 0 only. A graph
+is either batched (its input has `BATCH` in axis 0, and so has every value that depends on it) or fixed (no
+`BATCH` anywhere).
+
+An op names the values it reads and the one value it writes. Constants (weights, biases) are values too: their
+arrays are in `Graph.constants`. The empty string names no value (an absent bias or residual).
+
+May import: nothing of ours but `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias, Union
+
+import numpy as np
+import numpy.typing as npt
+
+BATCH: Final = -1
+"""The size of axis 0 that is known only when `run` is called."""
+
+ABSENT: Final = ""
+"""The name of a value that is not there."""
+
+DType: TypeAlias = Literal["float32", "int64"]
+Shape: TypeAlias = tuple[int, ...]
+Pads: TypeAlias = tuple[int, int, int, int]
+"""Top, left, bottom, right."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor: its name, logical shape (ONNX order, `BATCH` in axis 0 or nowhere) and element type."""
+
+    name: str
+    shape: Shape
+    dtype: DType = "float32"
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to an accumulator before it is stored: `min(max(acc + residual, low), high)`.
+
+    `residual` names a value of the output's shape or is ABSENT. ReLU is low=0, ReLU6 is low=0, high=6; the
+    infinities mean no bound. A NaN stays NaN.
+    """
+
+    residual: str = ABSENT
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@dataclass(frozen=True)
+class Conv:
+    """2-D convolution with fused epilogue. weight: constant [O, C/group, R, S]; bias: constant [O] or ABSENT."""
+
+    name: str
+    x: str
+    weight: str
+    bias: str
+    output: str
+    strides: tuple[int, int]
+    pads: Pads
+    dilations: tuple[int, int]
+    group: int
+    epilogue: Epilogue = Epilogue()
+
+
+@dataclass(frozen=True)
+class Dense:
+    """x [..., K] @ weight + bias with fused epilogue. weight: constant [K, O] (already transposed); bias: [O] or ABSENT."""
+
+    name: str
+    x: str
+    weight: str
+    bias: str
+    output: str
+    epilogue: Epilogue = Epilogue()
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Per-channel affine map, inference form: x * scale[c] + shift[c], c along axis 1. Both constants [C]."""
+
+    name: str
+    x: str
+    scale: str
+    shift: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """2-D max or average pooling of N C H W.
+
+    `ceil_mode` and `auto_pad` are already expressed in `pads` (bottom/right enlarged). For "average", a window's
+    divisor is the number of its elements inside the picture, or, if `count_include_pad`, inside the picture plus
+    `counted_pads` (the pads as the model states them: the enlargement for ceil_mode never counts).
+    For "max", padding never wins.
+    """
+
+    name: str
+    kind: Literal["max", "average"]
+    x: str
+    output: str
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: Pads
+    dilations: tuple[int, int] = (1, 1)
+    count_include_pad: bool = False
+    counted_pads: Pads = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean over `axes` (ascending, non-negative). GlobalAveragePool is axes (2, 3) with keepdims."""
+
+    name: str
+    x: str
+    output: str
+    axes: tuple[int, ...]
+    keepdims: bool
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Element-wise a (op) b with NumPy broadcasting, then the clip of `epilogue` (whose residual is ABSENT)."""
+
+    name: str
+    kind: Literal["add", "sub", "mul", "div"]
+    a: str
+    b: str
+    output: str
+    epilogue: Epilogue = Epilogue()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """min(max(x, low), high); ReLU is low=0. A NaN stays NaN."""
+
+    name: str
+    x: str
+    output: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """exp(x - max) / sum over one axis (non-negative)."""
+
+    name: str
+    x: str
+    output: str
+    axis: int
+
+
+@dataclass(frozen=True)
+class ArgMax:
+    """Index (int64) of the largest element along one axis; the first one wins a tie unless `select_last`."""
+
+    name: str
+    x: str
+    output: str
+    axis: int
+    keepdims: bool
+    select_last: bool = False
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Constant padding. pads: one (before, after) pair per axis; negative numbers crop."""
+
+    name: str
+    x: str
+    output: str
+    pads: tuple[tuple[int, int], ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Axis i of the output is axis perm[i] of the input."""
+
+    name: str
+    x: str
+    output: str
+    perm: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Same elements in the same (logical) order under the output value's shape: Reshape, Flatten, Squeeze, Unsqueeze."""
+
+    name: str
+    x: str
+    output: str
+
+
+Op: TypeAlias = Union[
+    Conv, Dense, BatchNorm, Pool, Mean, Binary, Clip, Softmax, ArgMax, Pad, Transpose, Reshape
+]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Ops in an order in which every value is written before it is read.
+
+    inputs, outputs: names in the model's order. values: every value of the graph, constants included, by name.
+    constants: C-contiguous float32 or int64 arrays by name; never written to.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: tuple[Op, ...]
+    values: Mapping[str, Value]
+    constants: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
+
+
+_READS: Final = ("x", "a", "b", "weight", "bias", "scale", "shift")
+
+
+def reads(op: Op) -> tuple[str, ...]:
+    """Names of the values that an op reads, in field order, residual last, ABSENT left out."""
+    names = [getattr(op, field.name) for field in fields(op) if field.name in _READS]
+    epilogue = getattr(op, "epilogue", None)
+    if epilogue is not None:
+        names.append(epilogue.residual)
+    return tuple(name for name in names if name != ABSENT)
