@@ -14,9 +14,8 @@ May import: nothing of ours but `errors`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, Union
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +72,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Dense:
-    """x [..., K] @ weight + bias with fused epilogue. weight: constant [K, O] (already transposed); bias: [O] or ABSENT."""
+    """x [..., K] @ weight + bias with fused epilogue. weight: constant [K, O], bias: constant [O] or ABSENT."""
 
     name: str
     x: str
@@ -195,16 +194,14 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Reshape:
-    """Same elements in the same (logical) order under the output value's shape: Reshape, Flatten, Squeeze, Unsqueeze."""
+    """Same elements in the same (logical) order, shaped as the output value: Reshape, Flatten, Squeeze, Unsqueeze."""
 
     name: str
     x: str
     output: str
 
 
-Op: TypeAlias = Union[
-    Conv, Dense, BatchNorm, Pool, Mean, Binary, Clip, Softmax, ArgMax, Pad, Transpose, Reshape
-]
+Op: TypeAlias = Conv | Dense | BatchNorm | Pool | Mean | Binary | Clip | Softmax | ArgMax | Pad | Transpose | Reshape
 
 
 @dataclass(frozen=True)
@@ -220,7 +217,7 @@ class Graph:
     outputs: tuple[str, ...]
     ops: tuple[Op, ...]
     values: Mapping[str, Value]
-    constants: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
+    constants: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
 
 
 _READS: Final = ("x", "a", "b", "weight", "bias", "scale", "shift")
@@ -228,7 +225,7 @@ _READS: Final = ("x", "a", "b", "weight", "bias", "scale", "shift")
 
 def reads(op: Op) -> tuple[str, ...]:
     """Names of the values that an op reads, in field order, residual last, ABSENT left out."""
-    names = [getattr(op, field.name) for field in fields(op) if field.name in _READS]
+    names = [getattr(op, item.name) for item in fields(op) if item.name in _READS]
     epilogue = getattr(op, "epilogue", None)
     if epilogue is not None:
         names.append(epilogue.residual)
