@@ -1,0 +1,63 @@
+"""Our own engine: `backend.InferenceSession`, fed with the stored uint8 pixels themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from backend import InferenceSession, NodeArg, PixelInput
+
+from ..profiles import ClassOutput, TensorInfo, choose_output
+from .protocol import RunnerRequest, check_input, required_model
+
+
+class NumbaRunner:
+    """One session; samples stay uint8 NHWC, a quarter of the memory of float32."""
+
+    def __init__(self, session: InferenceSession, input_name: str, output: ClassOutput) -> None:
+        self._session = session
+        self._input_name = input_name
+        self._output = output
+
+    def prepare(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The pixels as they are, contiguous in RAM."""
+        return np.ascontiguousarray(images)
+
+    def predict(self, samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """uint8 [n, H, W, C] -> classes [n]."""
+        (values,) = self._session.run([self._output.name], {self._input_name: samples})
+        return self._output.read(values)
+
+    def describe(self) -> Mapping[str, str | int]:
+        """ISA, threads, output read."""
+        return {
+            "engine": "numba",
+            "precision": "fp32",
+            "isa": self._session.machine.isa.name,
+            "threads": self._session.threads,
+            "output": self._output.describe(),
+        }
+
+
+def open_runner(request: RunnerRequest) -> NumbaRunner:
+    """Compile, load and warm up. Raises: BackendError; BadInputError for input or outputs that do not fit."""
+    model = required_model(request, "numba")
+    session = InferenceSession(
+        model,
+        max_batch=request.max_batch,
+        threads=request.threads,
+        isa=request.isa,
+        pixels=PixelInput(request.spec.table()),
+    )
+    tensor = check_input([_tensor_info(node) for node in session.get_inputs()], request)
+    output = choose_output([_tensor_info(node) for node in session.get_outputs()], str(model))
+    runner = NumbaRunner(session, tensor.name, output)
+    for batch in sorted({1, request.max_batch}):
+        runner.predict(np.zeros((batch, *request.image_shape), np.uint8))
+    return runner
+
+
+def _tensor_info(node: NodeArg) -> TensorInfo:
+    return TensorInfo(node.name, tuple(size if isinstance(size, int) else None for size in node.shape), node.type)

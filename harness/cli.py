@@ -1,0 +1,211 @@
+"""The command line, and the only place that reads arguments: arguments -> records, errors -> exit statuses.
+
+Every heavy import happens inside the command that needs it, so that --help is immediate.
+Exit statuses: 0 done (LoadGen's verdict, VALID or INVALID, is printed), 1 a run failed, 2 bad input, 128 + n ended
+by signal n.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from .config import DEFAULT_OUTPUT, PROFILE_NAMES, SCENARIOS, ProfileName, RunConfig
+from .errors import BadInputError, HarnessError, RunInterruptedError
+
+_PATH: Final = click.Path(path_type=Path)
+
+
+def _one_spelling(name: str) -> str:
+    """A dash and an underscore in a flag are the same flag."""
+    return name.replace("_", "-")
+
+
+_CONTEXT: Final = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": _one_spelling,
+    "max_content_width": 120,
+}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="loadgen-numba")
+def cli() -> None:
+    """MLPerf Inference on CPUs: the official LoadGen over Numba-compiled kernels."""
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
+    return click.option("--quiet", is_flag=True, help="No progress on standard error.")(command)
+
+
+_preprocessed_dir: Final = click.option(
+    "--preprocessed-dir", type=_PATH, metavar="DIR", help="Store of preprocessed images. [default: in the user's cache]"
+)
+
+
+@cli.command()
+@click.option("--scenario", type=click.Choice(SCENARIOS, case_sensitive=False), help="[default: SingleStream]")
+@click.option("--accuracy", is_flag=True, help="Answer every image once and score it, instead of measuring speed.")
+@click.option("--find-peak-performance", is_flag=True, help="Server only: search the greatest rate; needs --qps.")
+@click.option("--model", type=_PATH, metavar="FILE.onnx", help="Model to run.")
+@click.option("--dataset-path", type=_PATH, metavar="DIR", help="Folder of images with val_map.txt.")
+@_preprocessed_dir
+@click.option(
+    "--profile", type=click.Choice(PROFILE_NAMES), help="Preprocessing and meaning of the outputs. [default: resnet50]"
+)
+@click.option(
+    "--output",
+    type=_PATH,
+    default=DEFAULT_OUTPUT,
+    show_default=True,
+    metavar="DIR",
+    help="Logs go to DIR/<profile>/<scenario>/<performance|accuracy>; an earlier run there is moved aside.",
+)
+@click.option("--backend", default="numba", show_default=True, help="numba, onnxruntime, openvino, null, or a plugin.")
+@click.option(
+    "--count", type=int, metavar="N", help="Use the first N images, and in performance runs exactly N queries."
+)
+@click.option("--time", "time_s", type=float, metavar="SECONDS", help="Least duration of a performance run, seconds.")
+@click.option("--qps", type=float, metavar="RATE", help="Server: queries/s issued. Offline: samples/s expected.")
+@click.option(
+    "--max-latency",
+    "max_latency_s",
+    type=float,
+    metavar="SECONDS",
+    help="Server: bound on the 99th percentile, seconds. Streams: expected latency of a query, seconds.",
+)
+@click.option("--max-batchsize", type=int, metavar="N", help="Most images in one inference.")
+@click.option("--threads", type=int, metavar="N", help="Threads (each on its own core) of one instance.")
+@click.option("--instances", type=int, metavar="N", help="Inference sessions side by side.")
+@click.option("--samples-per-query", type=int, metavar="N", help="MultiStream: samples in a query.")
+@click.option("--performance-sample-count", type=int, metavar="N", help="Samples in RAM during a performance run.")
+@click.option("--user-conf", type=_PATH, metavar="FILE", help="LoadGen settings. [default: the package's user.conf]")
+@click.option("--audit-conf", type=_PATH, metavar="FILE", help="Settings of a compliance test. [default: none]")
+@click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic. [default: the best this machine has]")
+@_common
+def run(**flags: Any) -> None:
+    """Run LoadGen tests.
+
+    Without --model and --dataset-path: the built-in demo, all scenarios in both modes (or the one that --scenario and
+    --accuracy name), on a model and images made on this machine. With them: one test.
+    """
+    from . import report
+    from .progress import open_progress
+    from .run import run as run_test
+
+    config = _run_config(flags)
+    with open_progress(flags["quiet"]) as progress:
+        outcome = run_test(config, progress)
+    report.print_outcome(outcome)
+
+
+def _run_config(flags: dict[str, Any]) -> RunConfig:
+    profile: ProfileName = flags["profile"] or "resnet50"
+    if flags["accuracy"] and flags["find_peak_performance"]:
+        raise BadInputError("--accuracy and --find-peak-performance exclude each other: choose one")
+    if flags["dataset_path"] is None:
+        raise BadInputError("--model is given but no images: add --dataset-path DIR")
+    mode = "accuracy" if flags["accuracy"] else "find_peak" if flags["find_peak_performance"] else "performance"
+    return RunConfig(
+        name=profile,
+        profile=profile,
+        scenario=flags["scenario"] or "SingleStream",
+        mode=mode,  # type: ignore[arg-type]
+        backend=flags["backend"],
+        model=flags["model"],
+        dataset_path=flags["dataset_path"],
+        output=flags["output"],
+        store_path=flags["preprocessed_dir"],
+        sample_count=flags["count"],
+        query_count=flags["count"],
+        min_duration_s=flags["time_s"],
+        target_qps=flags["qps"],
+        max_latency_s=flags["max_latency_s"],
+        samples_per_query=flags["samples_per_query"],
+        performance_sample_count=flags["performance_sample_count"],
+        max_batch=flags["max_batchsize"],
+        instances=flags["instances"],
+        threads=flags["threads"],
+        user_conf=flags["user_conf"],
+        audit_conf=flags["audit_conf"],
+        isa=flags["isa"],
+    )
+
+
+@cli.command()
+@click.option("--dataset-path", type=_PATH, metavar="DIR", required=True, help="Folder of images with val_map.txt.")
+@_preprocessed_dir
+@click.option("--profile", type=click.Choice(PROFILE_NAMES), default="resnet50", show_default=True, help="The recipe.")
+@click.option("--count", type=int, metavar="N", help="The first N images. [default: all]")
+@click.option("--threads", type=int, metavar="N", help="Images at a time. [default: as many as CPUs]")
+@_common
+def preprocess(
+    dataset_path: Path,
+    preprocessed_dir: Path | None,
+    profile: ProfileName,
+    count: int | None,
+    threads: int | None,
+    quiet: bool,
+    **_: Any,
+) -> None:
+    """Decode, resize and crop all images once, into a store that `run` opens. Resumes after any interruption."""
+    from .dataset import open_dataset
+    from .profiles import PROFILES
+    from .progress import open_progress
+
+    with open_progress(quiet) as progress:
+        spec = PROFILES[profile].spec
+        dataset = open_dataset(dataset_path, spec, count, progress, store_path=preprocessed_dir, workers=threads)
+    click.echo(f"{dataset.sample_count} images, recipe {spec.name}: {dataset.store_path}")
+
+
+@cli.command()
+@click.argument("run_dir", type=_PATH)
+@click.option("--dataset-path", type=_PATH, metavar="DIR", help="Where val_map.txt is, if the dataset was moved.")
+@_common
+def accuracy(run_dir: Path, dataset_path: Path | None, **_: Any) -> None:
+    """Score the accuracy run in RUN_DIR by MLCommons' rule and write accuracy.txt beside its log."""
+    from .accuracy import score_run
+
+    click.echo(score_run(run_dir, dataset_path).line)
+
+
+def main() -> None:
+    """Console script."""
+    sys.exit(_exit_status(sys.argv[1:]))
+
+
+def _exit_status(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    try:
+        cli.main(arguments, prog_name="loadgen-numba", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted by SIGINT", 128 + signal.SIGINT, debug)
+    except RunInterruptedError as error:
+        return _fail(str(error), 128 + error.signal_number, debug)
+    except BadInputError as error:
+        return _fail(str(error), 2, debug)
+    except HarnessError as error:
+        return _fail(str(error), 1, debug)
+    except OSError as error:
+        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1, debug)
+    return 0
+
+
+def _fail(text: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"error: {text}", err=True)
+    return status

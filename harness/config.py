@@ -1,0 +1,111 @@
+"""What one LoadGen test is asked to be, validated in one place.
+
+`cli.py` and `demo_campaign.py` make these records; everything else only reads them. Knows no LoadGen and no file
+format. A record is picklable: it travels to the process that runs LoadGen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, get_args
+
+from .errors import BadInputError
+
+Scenario: TypeAlias = Literal["SingleStream", "MultiStream", "Offline", "Server"]
+Mode: TypeAlias = Literal["performance", "accuracy", "find_peak"]
+
+ProfileName: TypeAlias = Literal["resnet50", "mobilenet"]
+
+SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
+PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
+STREAMS: Final = frozenset({"SingleStream", "MultiStream"})
+"""Scenarios in which the next query waits for the answer to the last one."""
+
+DEFAULT_OUTPUT: Final = Path("reports/runs")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One LoadGen test.
+
+    `name`: first folder under `output`, normally the profile's name.
+    `model`: ONNX file; None only for backends that read none.
+    `dataset_path`: folder with images and val_map.txt. `store_path`: their preprocessed form; None for the cache.
+    `sample_count`: use the first so many images of the dataset; None for all.
+    `query_count`: exactly so many queries (Offline: samples) in a performance run; None for LoadGen's rules.
+    `min_query_count`: at least so many; None for LoadGen's rules.
+    `min_duration_s`, `target_qps`, `max_latency_s`, `samples_per_query`, `performance_sample_count`: override
+    LoadGen's settings; None keeps user.conf and the official values. `max_latency_s` is Server's bound and the
+    streams' expected latency of a query.
+    `max_batch`: most images in one inference; None for the scenario's default.
+    `instances`, `threads`: None for the scenario's default (`placement.py`).
+    `user_conf`: None for the file that comes with the package. `audit_conf`: None for no audit.
+    `not_submittable`: reasons known beforehand why this run cannot be submitted.
+    """
+
+    name: str
+    profile: ProfileName
+    scenario: Scenario
+    mode: Mode
+    backend: str
+    model: Path | None
+    dataset_path: Path
+    output: Path = DEFAULT_OUTPUT
+    store_path: Path | None = None
+    sample_count: int | None = None
+    query_count: int | None = None
+    min_query_count: int | None = None
+    min_duration_s: float | None = None
+    target_qps: float | None = None
+    max_latency_s: float | None = None
+    samples_per_query: int | None = None
+    performance_sample_count: int | None = None
+    max_batch: int | None = None
+    instances: int | None = None
+    threads: int | None = None
+    user_conf: Path | None = None
+    audit_conf: Path | None = None
+    isa: str | None = None
+    not_submittable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no run could mean. Raises: BadInputError."""
+        for field, flag in _POSITIVE_FIELDS.items():
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise BadInputError(f"{flag} {value}: must be greater than 0")
+        if self.mode == "find_peak" and self.scenario != "Server":
+            raise BadInputError(
+                f"--find-peak-performance works in Server only, not in {self.scenario}: add --scenario Server"
+            )
+        if self.mode == "find_peak" and self.target_qps is None:
+            raise BadInputError(
+                "--find-peak-performance starts from a rate that meets the latency bound: add --qps RATE"
+            )
+        if self.samples_per_query is not None and self.scenario != "MultiStream":
+            raise BadInputError(f"--samples-per-query has no meaning in {self.scenario}: it belongs to MultiStream")
+        if self.target_qps is not None and self.scenario in STREAMS:
+            raise BadInputError(f"--qps has no meaning in {self.scenario}: it belongs to Server and Offline")
+        if self.max_latency_s is not None and self.scenario == "Offline":
+            raise BadInputError("--max-latency has no meaning in Offline, which has no latency bound")
+
+    @property
+    def folder(self) -> Path:
+        """Where this test's logs go."""
+        return self.output / self.name / self.scenario / self.mode
+
+
+_POSITIVE_FIELDS: Final = {
+    "sample_count": "--count",
+    "query_count": "--count",
+    "min_query_count": "min_query_count",
+    "min_duration_s": "--time",
+    "target_qps": "--qps",
+    "max_latency_s": "--max-latency",
+    "samples_per_query": "--samples-per-query",
+    "performance_sample_count": "--performance-sample-count",
+    "max_batch": "--max-batchsize",
+    "instances": "--instances",
+    "threads": "--threads",
+}

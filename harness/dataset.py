@@ -1,0 +1,79 @@
+"""Images for a run: the dataset's folder, and the store of preprocessed pictures made from it.
+
+Stores live in the user's cache folder unless told otherwise, one per dataset folder and recipe; they are built by the
+parent (`open_dataset`) and only mapped by the child (`open_images`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import platformdirs
+
+from preprocessing import PreprocessingError, PreprocessSpec, build_store, open_store, read_val_map
+
+from .errors import BadInputError
+from .progress import Progress
+
+_APPLICATION: Final = "loadgen-numba"
+_DIGEST_CHARACTERS: Final = 12
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The first `sample_count` images of a folder with val_map.txt, preprocessed by `spec` in a finished store."""
+
+    path: Path
+    store_path: Path
+    spec: PreprocessSpec
+    sample_count: int
+
+
+def cache_folder() -> Path:
+    """Where this project keeps what it can make again."""
+    return platformdirs.user_cache_path(_APPLICATION)
+
+
+def default_store_path(dataset_path: Path, spec: PreprocessSpec) -> Path:
+    """Different dataset folders and different recipes never share a store."""
+    digest = hashlib.sha256(f"{dataset_path.resolve()}\n{spec.digest()}".encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    return cache_folder() / "stores" / f"{spec.name}-{digest}"
+
+
+def open_dataset(
+    path: Path,
+    spec: PreprocessSpec,
+    sample_count: int | None,
+    progress: Progress,
+    *,
+    store_path: Path | None = None,
+    workers: int | None = None,
+) -> Dataset:
+    """Preprocess what is not yet in the store. sample_count: None for all images. store_path: None for the cache.
+
+    Raises: BadInputError for a missing or damaged image, label map or store.
+    """
+    store_path = store_path or default_store_path(path, spec)
+    try:
+        val_map = read_val_map(path, sample_count)
+        progress.phase(f"checking {len(val_map)} preprocessed images of {path}")
+        build_store(
+            store_path,
+            spec,
+            val_map,
+            workers=workers,
+            progress=lambda done, total: progress.update(f"preprocessing {path}: {done} of {total} images"),
+        )
+    except PreprocessingError as error:
+        raise BadInputError(str(error)) from error
+    return Dataset(path, store_path, spec, len(val_map))
+
+
+def open_images(dataset: Dataset) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """uint8 [N, H, W, 3], mapped read-only. Raises: PreprocessingError."""
+    val_map = read_val_map(dataset.path, dataset.sample_count)
+    return open_store(dataset.store_path, dataset.spec, val_map).images

@@ -1,0 +1,131 @@
+"""What LoadGen says about a finished test, read from its detail log and from nothing else.
+
+Only `mlperf_log_detail.txt` is parsed: each line is `:::MLLOG ` and a JSON object; the first of repeated keys counts,
+as in the official checker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .config import Scenario
+from .errors import RunFailedError
+
+DETAIL_LOG: Final = "mlperf_log_detail.txt"
+SUMMARY_LOG: Final = "mlperf_log_summary.txt"
+ACCURACY_LOG: Final = "mlperf_log_accuracy.json"
+_MARKER: Final = ":::MLLOG "
+_LAST_KEYS: Final[Mapping[str, str]] = {"AccuracyOnly": "power_end"}
+_LAST_KEY: Final = "num_errors"
+"""What LoadGen writes last, by mode, and in all other modes; a log without it was cut off."""
+_NS_PER_MS: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class MetricKey:
+    """Where LoadGen logs a scenario's metric; `divisor` turns the logged number into `unit`."""
+
+    key: str
+    name: str
+    unit: str
+    divisor: int = 1
+
+
+METRICS: Final[Mapping[Scenario, MetricKey]] = {
+    "SingleStream": MetricKey("early_stopping_latency_ss", "90th percentile latency", "ms", _NS_PER_MS),
+    "MultiStream": MetricKey("early_stopping_latency_ms", "99th percentile latency", "ms", _NS_PER_MS),
+    "Offline": MetricKey("result_samples_per_second", "throughput", "samples/s"),
+    "Server": MetricKey("result_completed_samples_per_sec", "throughput", "queries/s"),
+}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A test as LoadGen reports it.
+
+    mode: LoadGen's own word, which an audit file may have changed. metric: None in accuracy mode.
+    valid: None in accuracy mode, where LoadGen gives no verdict. errors: what LoadGen logged as errors; a run with any
+    cannot be submitted.
+    """
+
+    scenario: str
+    mode: str
+    valid: bool | None
+    invalid_reasons: tuple[str, ...]
+    errors: tuple[str, ...]
+    metric: float | None
+    metric_name: str
+    metric_unit: str
+    query_count: int | None
+    latency_ms: Mapping[str, float]
+    """Median and tail latencies by LoadGen's name of the percentile."""
+    accuracy_sample_count: int
+    performance_sample_count: int
+
+    @property
+    def verdict(self) -> str:
+        """VALID, INVALID, or a dash in accuracy mode."""
+        return "-" if self.valid is None else "VALID" if self.valid and not self.errors else "INVALID"
+
+
+def read_result(folder: Path) -> RunResult:
+    """Parse the detail log of a test. Raises: RunFailedError if it is missing, torn or cut off."""
+    path = folder / DETAIL_LOG
+    values: dict[str, Any] = {}
+    errors: list[str] = []
+    reasons: list[str] = []
+    for entry in _entries(path):
+        values.setdefault(entry["key"], entry["value"])
+        if entry["metadata"].get("is_error"):
+            errors.append(f"{entry['key']}: {entry['value']}")
+        if entry["key"] in ("result_invalid_reason", "early_stopping_result") and str(entry["value"]).strip():
+            reasons.append(str(entry["value"]).strip())
+    last_key = _LAST_KEYS.get(values.get("effective_test_mode", ""), _LAST_KEY)
+    if last_key not in values:
+        raise RunFailedError(
+            f"{path} ends before LoadGen's last record ({last_key}): the test was cut off or the disk is full"
+        )
+    scenario: Scenario = values["effective_scenario"]
+    metric = METRICS[scenario]
+    validity = values.get("result_validity")
+    measured = values.get(metric.key) if validity is not None else None
+    return RunResult(
+        scenario=scenario,
+        mode=values["effective_test_mode"],
+        valid=None if validity is None else validity == "VALID",
+        invalid_reasons=tuple(reasons) if validity == "INVALID" else (),
+        errors=tuple(errors),
+        metric=None if measured is None else measured / metric.divisor,
+        metric_name=metric.name,
+        metric_unit=metric.unit,
+        query_count=values.get("result_query_count"),
+        latency_ms=_latencies(values),
+        accuracy_sample_count=values["effective_accuracy_sample_count"],
+        performance_sample_count=values["effective_performance_sample_count"],
+    )
+
+
+def _latencies(values: Mapping[str, Any]) -> dict[str, float]:
+    suffix = "_latency_ns"
+    return {
+        key.removeprefix("result_").removesuffix(suffix): value / _NS_PER_MS
+        for key, value in values.items()
+        if key.startswith("result_") and key.endswith(suffix)
+    }
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise RunFailedError(f"{path} is missing: LoadGen wrote no log")
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if not line.startswith(_MARKER):
+            raise RunFailedError(f"{path}:{number}: not a LoadGen record: {line[:60]!r}")
+        try:
+            entry = json.loads(line.removeprefix(_MARKER))
+        except json.JSONDecodeError as error:
+            raise RunFailedError(f"{path}:{number}: torn record ({error.msg})") from error
+        yield entry

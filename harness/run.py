@@ -1,0 +1,187 @@
+"""One LoadGen test from a RunConfig to a verdict. Called by `cli.py` and `demo_campaign.py`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from . import accuracy, placement, provenance, settings
+from .accuracy import Accuracy
+from .backends import check_backend
+from .config import RunConfig, Scenario
+from .dataset import Dataset, open_dataset
+from .errors import BadInputError, RunFailedError, RunInterruptedError
+from .messages import Opened, Task
+from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile
+from .progress import Progress
+from .results import RunResult, read_result
+from .run_folder import RunFolder, utc_now
+from .supervisor import Watch, supervise
+
+FORMAT: Final = 1
+"""Of run.json; raised when a field changes its meaning."""
+
+_DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStream": 8, "Offline": 8, "Server": 1}
+"""A query's own size for the streams. Server: on a CPU a batch saves little and makes its first sample wait."""
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """A test that LoadGen has finished. not_submittable: why its results cannot be submitted; empty if they can."""
+
+    folder: Path
+    result: RunResult
+    accuracy: Accuracy | None
+    not_submittable: tuple[str, ...]
+    moved_aside: Path | None
+    """Where an earlier run of the same folder went."""
+
+
+def run(config: RunConfig, progress: Progress) -> RunOutcome:
+    """Run one test in a process of its own and read LoadGen's verdict.
+
+    Raises: BadInputError (nothing was written), RunFailedError, RunInterruptedError (run.json says so).
+    """
+    profile = PROFILES[config.profile]
+    user_conf = _check_files(config, profile)
+    check_backend(config.backend)
+    cpus, cores = placement.available_cores()
+    planned = placement.plan(config.scenario, config.instances, config.threads, cpus, cores)
+    with _claimed(config.folder) as folder:
+        dataset = open_dataset(
+            config.dataset_path, profile.spec, config.sample_count, progress, store_path=config.store_path
+        )
+        task = Task(
+            config=config,
+            dataset=dataset,
+            placement=planned,
+            max_batch=config.max_batch or _DEFAULT_MAX_BATCH[config.scenario],
+            user_conf=user_conf,
+            log_folder=folder.path,
+        )
+        return _Run(task, profile, folder, progress).to_the_end()
+
+
+def _check_files(config: RunConfig, profile: Profile) -> Path:
+    """Refuse what can be seen to be wrong before anything slow begins; returns the user.conf to use."""
+    user_conf = (config.user_conf or settings.DEFAULT_USER_CONF).absolute()
+    settings.read_user_conf(user_conf, profile.loadgen_model)
+    if config.audit_conf is not None and not config.audit_conf.is_file():
+        raise BadInputError(f"--audit-conf {config.audit_conf}: no such file")
+    if config.model is not None and not config.model.is_file():
+        raise BadInputError(f"--model {config.model}: no such file")
+    return user_conf
+
+
+@contextlib.contextmanager
+def _claimed(path: Path) -> Iterator[RunFolder]:
+    folder = RunFolder.claim(path)
+    try:
+        yield folder
+    finally:
+        folder.release()
+
+
+class _Run:
+    """A test between its claim of a folder and its verdict; keeps run.json up to date."""
+
+    def __init__(self, task: Task, profile: Profile, folder: RunFolder, progress: Progress) -> None:
+        self._task = task
+        self._profile = profile
+        self._folder = folder
+        self._progress = progress
+        self._record: dict[str, Any] = {}
+        self._not_submittable: tuple[str, ...] = ()
+        self._moved_aside: Path | None = None
+
+    def to_the_end(self) -> RunOutcome:
+        """Supervise the child; whatever ends the test is written to run.json."""
+        try:
+            ended = supervise(self._task, self._begin, self._progress)
+            result = read_result(self._folder.path)
+            self._mark("finished", result=asdict(result), peak_memory_bytes=ended.peak_memory_bytes)
+            scored = self._score(result)
+        except RunInterruptedError as error:
+            self._mark("interrupted", error=str(error))
+            raise
+        except RunFailedError as error:
+            self._mark("failed", error=str(error))
+            raise RunFailedError(f"{error}; marked failed in {self._folder.path}") from error.__cause__
+        return RunOutcome(self._folder.path, result, scored, self._not_submittable, self._moved_aside)
+
+    def _score(self, result: RunResult) -> Accuracy | None:
+        if self._task.config.mode != "accuracy" or result.errors:
+            return None
+        try:
+            scored = accuracy.score_run(self._folder.path)
+        except BadInputError as error:
+            raise RunFailedError(str(error)) from error
+        self._mark("finished", accuracy={"line": scored.line, **asdict(scored)})
+        return scored
+
+    def _begin(self, opened: Opened) -> Watch:
+        """The child is ready: empty the folder, write down everything that is known, say what to expect."""
+        config, task = self._task.config, self._task
+        self._not_submittable = (
+            *self._profile.not_submittable,
+            *config.not_submittable,
+            *_of_the_data(task.dataset, config, opened),
+            *settings.deviations(opened.official_settings, opened.effective_settings),
+        )
+        self._moved_aside = self._folder.begin()
+        self._record = {
+            "format": FORMAT,
+            "started_utc": utc_now(),
+            "submission": "not for submission" if self._not_submittable else "settings and data as the rules ask",
+            "not_submittable": self._not_submittable,
+            "config": {
+                name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()
+            },
+            "max_batch": task.max_batch,
+            "dataset": {"images": task.dataset.sample_count, "store": str(task.dataset.store_path)},
+            "user_conf": {"path": str(task.user_conf), "text": task.user_conf.read_text(encoding="utf-8")},
+            "settings": {
+                "official": opened.official_settings,
+                "effective": opened.effective_settings,
+                "estimated": opened.estimated_settings,
+            },
+            "backend": opened.backend,
+            "instances": [asdict(instance) for instance in opened.instances],
+            "versions": provenance.versions(),
+            "machine": provenance.machine(),
+        }
+        self._mark("running")
+        title = f"{config.scenario} {config.mode}"
+        stray = sum(instance.stray_thread_count for instance in opened.instances)
+        note = f", {stray} threads NOT on their cores" if stray else ", pinned"
+        self._progress.phase(
+            f"{title}: {task.placement.instances} instances x {task.placement.threads} threads on CPUs "
+            f"{'; '.join(','.join(map(str, cores)) for cores in task.placement.cores)}{note}, "
+            f"batches of up to {task.max_batch}"
+        )
+        accuracy_samples = task.dataset.sample_count if config.mode == "accuracy" else None
+        return Watch(title, accuracy_samples, float(opened.effective_settings["min_duration_ms"]) / settings.MS_PER_S)
+
+    def _mark(self, status: str, **more: Any) -> None:
+        if not self._record:
+            return  # the test never began, nothing was written, and nothing is to be marked
+        self._record |= {"status": status, **more}
+        if status != "running":
+            self._record["ended_utc"] = utc_now()
+        self._folder.write(self._record)
+
+
+def _of_the_data(dataset: Dataset, config: RunConfig, opened: Opened) -> Iterator[str]:
+    """Reasons that lie in the number of images and in the backend rather than in LoadGen's settings."""
+    if config.backend == "null":
+        yield "backend null computes nothing"
+    asked = int(opened.effective_settings["performance_sample_count_override"])
+    if config.mode == "accuracy" and dataset.sample_count != IMAGENET_VALIDATION_COUNT:
+        yield f"accuracy over {dataset.sample_count} images, official {IMAGENET_VALIDATION_COUNT}"
+    elif config.mode != "accuracy" and dataset.sample_count < asked:
+        yield f"performance set of {dataset.sample_count} images, official at least {asked}"
+    if config.mode == "find_peak":
+        yield "FindPeakPerformance is no submission mode"

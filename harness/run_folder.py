@@ -1,0 +1,132 @@
+"""The folder of one test: LoadGen's logs and run.json. Never holds two runs.
+
+Rule for leftovers: whatever an earlier run left (finished or not) is moved aside as a whole, to a sibling named after
+its start, when the new test is about to begin; a folder in which a run is going on, or which holds files that are no
+run's, is refused. A folder in use is locked by the kernel (flock), so a crashed run leaves no lock behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import BadInputError
+
+RUN_FILE: Final = "run.json"
+
+
+def utc_now() -> str:
+    """E.g. 2026-08-01T12:00:00Z."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_run_file(folder: Path) -> dict[str, Any]:
+    """run.json of a run. Raises: BadInputError if there is none or it is damaged."""
+    path = folder / RUN_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInputError(f"{folder} is not the folder of a run: it has no {RUN_FILE}") from error
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"cannot read {path}: {error}") from error
+    if not isinstance(record, dict):
+        raise BadInputError(f"{path} is damaged: expected a JSON object")
+    return record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is either the old one or the whole new one, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class RunFolder:
+    """A folder claimed for one test: `claim`, then `begin`, then `write`; `release` at the end in any case."""
+
+    def __init__(self, path: Path, lock: int, created: list[Path]) -> None:
+        self.path = path
+        self._lock = lock
+        self._created = created
+        self._begun = False
+
+    @classmethod
+    def claim(cls, path: Path) -> RunFolder:
+        """Create and lock the folder; earlier contents stay where they are until `begin`.
+
+        Raises: BadInputError if it cannot be created or written, is in use, or holds files that are no run's.
+        """
+        path = path.absolute()
+        created = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
+            probe = path / f".{os.getpid()}.probe"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise BadInputError(
+                f"cannot write to output folder {path}: {error.strerror}; choose another with --output"
+            ) from error
+        claimed = cls(path, lock, created)
+        if any(path.iterdir()) and not (path / RUN_FILE).exists():
+            claimed.release()
+            raise BadInputError(
+                f"output folder {path} holds files but no {RUN_FILE}: not a run's; choose another with --output"
+            )
+        return claimed
+
+    def begin(self) -> Path | None:
+        """Make the folder empty: an earlier run is moved to the returned sibling."""
+        self._begun = True
+        if not any(self.path.iterdir()):
+            return None
+        aside = _free_sibling(self.path)
+        self.path.rename(aside)
+        self.path.mkdir()
+        old_lock, self._lock = self._lock, _lock(self.path)
+        os.close(old_lock)
+        return aside
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Replace run.json."""
+        write_atomically(self.path / RUN_FILE, json.dumps(record, indent=2) + "\n")
+
+    def release(self) -> None:
+        """Unlock; if the test never began, remove the folders that `claim` created."""
+        if not self._begun:
+            for folder in self._created:
+                folder.rmdir()
+        os.close(self._lock)
+
+
+def _lock(folder: Path) -> int:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise BadInputError(
+            f"a run is going on in {folder}: wait for it or choose another folder with --output"
+        ) from error
+    return descriptor
+
+
+def _free_sibling(folder: Path) -> Path:
+    try:
+        started = str(read_run_file(folder).get("started_utc", ""))
+    except BadInputError:
+        started = ""
+    stamp = "".join(character for character in started if character.isalnum()) or "earlier"
+    for count in range(1, 1_000_000):
+        sibling = folder.with_name(f"{folder.name}.{stamp}" + (f".{count}" if count > 1 else ""))
+        if not sibling.exists():
+            return sibling
+    raise BadInputError(f"too many earlier runs beside {folder}")

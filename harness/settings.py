@@ -1,0 +1,183 @@
+"""user.conf checked, flags turned into LoadGen's settings, and what then differs from the official ones.
+
+No rule number stands here: official values are LoadGen's built-in ones. Pure: knows names and values of settings, not
+LoadGen itself (`loadgen.py`).
+
+LoadGen's own parser ignores `key=value` without blanks, a misspelt key and a second value, and reads 1e5 as 1 where
+it wants an integer. So every line is checked here first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from .config import SCENARIOS, RunConfig
+from .errors import BadInputError
+
+DEFAULT_USER_CONF: Final = Path(__file__).parent / "conf" / "user.conf"
+NS_PER_S: Final = 1_000_000_000
+MS_PER_S: Final = 1000
+
+SettingValues: TypeAlias = Mapping[str, int | float | bool | str]
+
+_INTEGER: Final = re.compile(r"0|[1-9][0-9]*")
+_DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_LINE: Final = re.compile(r"\s*(?P<key>\S+)\s+=\s+(?P<value>\S+)\s*")
+_COMMENT: Final = re.compile(r"\s*(#(\s.*)?)?")
+
+_INTEGER_KEYS: Final = frozenset(
+    {
+        "min_duration",
+        "max_duration",
+        "min_query_count",
+        "max_query_count",
+        "performance_sample_count_override",
+        "accuracy_sample_count_override",
+        "samples_per_query",
+        "coalesce_queries",
+        "max_async_queries",
+        "performance_issue_unique",
+        "performance_issue_same",
+        "performance_issue_same_index",
+        "sample_concatenate_permutation",
+        "print_timestamps",
+    }
+)
+_DECIMAL_KEYS: Final = frozenset({"target_qps", "target_latency_percentile"})
+_TARGET_LATENCY: Final = "target_latency"
+"""Milliseconds; a decimal hint for the streams, a whole number as Server's bound."""
+_ALL_KEYS: Final = tuple(sorted({*_INTEGER_KEYS, *_DECIMAL_KEYS, _TARGET_LATENCY}))
+
+
+@dataclass(frozen=True)
+class UserSetting:
+    """One line of user.conf."""
+
+    line_number: int
+    scenario: str
+    key: str
+    value: str
+
+
+def read_user_conf(path: Path, model: str) -> tuple[UserSetting, ...]:
+    """Every setting of the file, in order. model: the benchmark's name, which keys may carry instead of `*`.
+
+    Raises: BadInputError for a line LoadGen would misread, ignore or not know, naming file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"cannot read user.conf {path}: {error}") from error
+    settings: list[UserSetting] = []
+    first_lines: dict[tuple[str, str, str], int] = {}
+    for line_number, line in enumerate(text.splitlines(), start=1):
+        if _COMMENT.fullmatch(line):
+            continue
+        matched = _LINE.fullmatch(line)
+        if matched is None:
+            raise BadInputError(
+                f"{path}:{line_number}: {line.strip()!r} is not `model.scenario.key = value` (one value, blanks around "
+                "the =, no comment behind it; a comment line starts with # and a blank)"
+            )
+        setting = _checked(path, line_number, matched["key"], matched["value"], model)
+        full_key = (matched["key"].split(".")[0], setting.scenario, setting.key)
+        if full_key in first_lines:
+            raise BadInputError(
+                f"{path}:{line_number}: {matched['key']} was already set in line {first_lines[full_key]}"
+            )
+        first_lines[full_key] = line_number
+        settings.append(setting)
+    return tuple(settings)
+
+
+def _checked(path: Path, line_number: int, full_key: str, value: str, model: str) -> UserSetting:
+    where = f"{path}:{line_number}"
+    parts = full_key.split(".")
+    if len(parts) != 3:
+        raise BadInputError(f"{where}: key {full_key!r} has {len(parts)} parts, expected model.scenario.key")
+    key_model, scenario, key = parts
+    if key_model not in ("*", model):
+        raise BadInputError(f"{where}: model {key_model!r} in {full_key!r} is not this benchmark: write * or {model}")
+    if scenario != "*" and scenario not in SCENARIOS:
+        raise BadInputError(f"{where}: scenario {scenario!r} in {full_key!r} is not *, {', '.join(SCENARIOS)}")
+    if key not in _ALL_KEYS:
+        raise BadInputError(f"{where}: unknown key {key!r} in {full_key!r}; user.conf may set: {', '.join(_ALL_KEYS)}")
+    integer = key in _INTEGER_KEYS or (key == _TARGET_LATENCY and scenario in ("Server", "*"))
+    if not (_INTEGER if integer else _DECIMAL).fullmatch(value):
+        kind = "a whole number" if integer else "a number"
+        raise BadInputError(f"{where}: {full_key} = {value!r} is not {kind}")
+    return UserSetting(line_number, scenario, key, value)
+
+
+def is_set(settings: tuple[UserSetting, ...], scenario: str, key: str) -> bool:
+    """Whether user.conf says anything about a key in a scenario."""
+    return any(setting.key == key and setting.scenario in ("*", scenario) for setting in settings)
+
+
+def overrides(config: RunConfig) -> dict[str, int | float]:
+    """What the flags change, by LoadGen's attribute names."""
+    values: dict[str, int | float] = {}
+    if config.min_duration_s is not None:
+        values["min_duration_ms"] = round(config.min_duration_s * MS_PER_S)
+    if config.min_query_count is not None:
+        values["min_query_count"] = config.min_query_count
+    if config.query_count is not None:
+        values["min_query_count"] = config.query_count
+        values["max_query_count"] = config.query_count
+    if config.samples_per_query is not None:
+        values["multi_stream_samples_per_query"] = config.samples_per_query
+    if config.performance_sample_count is not None:
+        values["performance_sample_count_override"] = config.performance_sample_count
+    if config.target_qps is not None:
+        values[RATE_ATTRIBUTES[config.scenario]] = config.target_qps
+    if config.max_latency_s is not None:
+        values[LATENCY_ATTRIBUTES[config.scenario]] = round(config.max_latency_s * NS_PER_S)
+    return values
+
+
+RATE_ATTRIBUTES: Final[Mapping[str, str]] = {"Server": "server_target_qps", "Offline": "offline_expected_qps"}
+LATENCY_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "SingleStream": "single_stream_expected_latency_ns",
+    "MultiStream": "multi_stream_expected_latency_ns",
+    "Server": "server_target_latency_ns",
+}
+
+Rule: TypeAlias = Literal["free", "at least", "at most"]
+_RULES: Final[Mapping[str, Rule]] = {
+    "mode": "free",
+    "scenario": "free",
+    "single_stream_expected_latency_ns": "free",
+    "multi_stream_expected_latency_ns": "free",
+    "server_target_qps": "free",
+    "offline_expected_qps": "free",
+    "server_coalesce_queries": "free",
+    "server_max_async_queries": "free",
+    "server_find_peak_qps_boundary_step_size": "free",
+    "server_find_peak_qps_decimals_of_precision": "free",
+    "print_timestamps": "free",
+    "server_target_latency_ns": "at most",
+    "min_duration_ms": "at least",
+    "min_query_count": "at least",
+    "performance_sample_count_override": "at least",
+}
+"""How a setting may differ from the official one; those not named must be equal. Source: MLPerf Inference rules."""
+
+
+def deviations(official: SettingValues, effective: SettingValues) -> tuple[str, ...]:
+    """One line for each setting that a submission could not have, e.g. `min_duration_ms 10000, official 600000`."""
+    found = []
+    for name, expected in official.items():
+        actual, rule = effective[name], _RULES.get(name)
+        if rule == "free" or actual == expected:
+            continue
+        if rule is not None and not isinstance(actual, str) and not isinstance(expected, str):
+            if (actual >= expected) if rule == "at least" else (actual <= expected):
+                continue
+            found.append(f"{name} {actual}, official {rule} {expected}")
+        else:
+            found.append(f"{name} {actual}, official {expected}")
+    return tuple(found)

@@ -1,0 +1,143 @@
+"""The parent's side of one LoadGen test: starts the child, watches it, ends it.
+
+The parent owns signals. LoadGen cannot abort a test, so a signal or a failed inference ends the child's process; what
+it has written so far stays where it is, and the caller marks it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Final
+
+from . import child
+from .errors import BadInputError, RunFailedError, RunInterruptedError
+from .messages import Ended, Failed, FromChild, Go, Opened, Refused, Task
+from .progress import UPDATE_INTERVAL_S, Progress
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_EXIT_GRACE_S: Final = 5.0
+"""How long a child that has said its last word may take to exit."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the progress line is made of. expected_samples: None if only time decides."""
+
+    title: str
+    expected_samples: int | None
+    min_duration_s: float
+
+
+def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) -> Ended:
+    """Run a test to its end in a process of its own.
+
+    begin: called when the child is ready, before the test starts; makes the log folder.
+    Raises: BadInputError (nothing was begun), RunFailedError, RunInterruptedError (`begin` may have been called).
+    """
+    context = multiprocessing.get_context("spawn")
+    counters = context.RawArray("q", task.placement.instances)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=child.main, args=(task, counters, theirs), daemon=True)
+    with _signals_as_errors(), ours:
+        progress.phase(f"{task.config.scenario} {task.config.mode}: opening {task.config.backend}, warming up")
+        try:
+            _start_without_sigint(process)
+            theirs.close()
+            opened = _receive(ours, process, lambda: None)
+            if not isinstance(opened, Opened):
+                raise _as_error(opened, process)
+            watch = begin(opened)
+            ours.send(Go())
+            started_s = time.monotonic()
+
+            def show() -> None:
+                progress.update(_line(watch, sum(counters), time.monotonic() - started_s))
+
+            last = _receive(ours, process, show)
+            if not isinstance(last, Ended):
+                raise _as_error(last, process)
+            process.join(_EXIT_GRACE_S)
+            return last
+        finally:
+            if process.is_alive():
+                process.kill()
+            process.join()
+
+
+def _start_without_sigint(process: BaseProcess) -> None:
+    """A terminal sends Ctrl-C to parent and child; the child is born with it blocked, so that only the parent acts."""
+    resource_tracker.ensure_running()  # started by the first spawn otherwise, and then it unblocks SIGINT too early
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _receive(ours: connection.Connection, process: BaseProcess, show: Callable[[], None]) -> FromChild | None:
+    """The child's next message; None if it died without one."""
+    while True:
+        ready = connection.wait([ours, process.sentinel], timeout=UPDATE_INTERVAL_S)
+        if ours in ready or (ready and ours.poll()):
+            try:
+                message: FromChild = ours.recv()
+            except EOFError:
+                return None
+            return message
+        if ready:
+            return None
+        show()
+
+
+def _as_error(message: FromChild | None, process: BaseProcess) -> Exception:
+    """What went wrong, as an exception; the child's traceback is its cause."""
+    if isinstance(message, Refused | Failed):
+        error = (BadInputError if isinstance(message, Refused) else RunFailedError)(message.text)
+        error.__cause__ = ChildTraceback(message.traceback)
+        return error
+    process.join(_EXIT_GRACE_S)
+    code = process.exitcode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+        return RunFailedError(f"the LoadGen process was ended by {name}{hint}")
+    return RunFailedError(f"the LoadGen process ended by itself with exit status {code}")
+
+
+class ChildTraceback(Exception):  # noqa: N818 - carries a text, as in concurrent.futures
+    """The traceback of an exception in the child, shown with --debug as the cause."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("\n" + text)
+
+
+@contextmanager
+def _signals_as_errors() -> Iterator[None]:
+    """Within the block the first of SIGINT, SIGTERM, SIGHUP raises RunInterruptedError; later ones are ignored."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        raise RunInterruptedError(f"interrupted by {signal.Signals(number).name}", number)
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _line(watch: Watch, completed: int, elapsed_s: float) -> str:
+    rate = f"{completed / elapsed_s:.1f}/s" if elapsed_s > 0 else ""
+    if watch.expected_samples is None:
+        return f"{watch.title}: {completed} samples, {rate}, {elapsed_s:.0f} s of at least {watch.min_duration_s:.0f} s"
+    return f"{watch.title}: {completed} of {watch.expected_samples} samples, {rate}, {elapsed_s:.0f} s"
