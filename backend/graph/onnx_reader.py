@@ -155,7 +155,9 @@ def _add_input(builder: GraphBuilder, info: onnx.ValueInfoProto) -> str:
         raise ModelError(f"input {info.name!r} has no shape; fix it with onnx.tools.update_model_dims")
     shape = []
     for axis, dim in enumerate(tensor.shape.dim):
-        known = dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0
+        known = dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0  # some exporters write -1 for unknown
+        if known and dim.dim_value == 0:
+            raise ModelError(f"input {info.name!r}: axis {axis} has size 0; only inputs with elements are supported")
         if not known and axis > 0:
             raise ModelError(
                 f"input {info.name!r}: axis {axis} is {dim.dim_param or dim.dim_value or 'unknown'!r}; only the "

@@ -15,9 +15,12 @@ from .drop_identity import drop_identity
 from .fold_batchnorm import fold_batchnorm
 from .fold_pad import fold_pad
 from .fuse_epilogue import fuse_epilogue
+from .sink_transpose import sink_transpose
 
 PASSES: Final[tuple[Callable[[Graph], Graph], ...]] = (
     drop_unused,
+    drop_identity,
+    sink_transpose,
     drop_identity,
     fold_pad,
     fold_batchnorm,
