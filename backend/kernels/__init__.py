@@ -1,0 +1,1 @@
+"""Numba kernels: numbers and arrays in, arrays out. They know no graph, no model and no ONNX."""

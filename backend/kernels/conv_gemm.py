@@ -1,0 +1,102 @@
+"""conv_f32_gemm: every ordinary convolution and dense layer, as implicit GEMM in BLIS's loops.
+
+M = output pixels, N = output channels, K = taps x depth. Nothing is copied: the micro-kernel reads windows of the
+picture through a table of row offsets, and the halo around the picture holds the padding. Weights come packed in
+panels of NR vectors, [panel][tap][depth][NR * lanes], one after the other, so that the next panel is the next
+memory and can be prefetched past a step's end.
+
+    unit  jc, ic: cut N (nc_panels) and M (mc); units are what threads share out
+    pc    cuts K (kc_taps, kc_depth) so that a block of a panel and its successor fit L2
+    jr    a panel of NR vectors
+    ir    a tile of MR pixels
+
+Two orders inside a unit, chosen by the planner: pixels outside if all weights of the step stay in L2 (each pixel
+is then read once), otherwise panels outside (each panel is then read once from memory).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..simd.isa import mr_of, width_of
+from .gemm_tile import UNROLL, gemm_tile
+from .halo import zero_halo
+from .jit import jit
+
+
+@jit
+def _pixel_blocks(step: Any, images: int) -> tuple[int, int]:
+    """(blocks of mc pixels in a full group, blocks in all groups)."""
+    pixels = step.out_h * step.out_w
+    group = step.group_images * pixels
+    per_group = (group + step.mc - 1) // step.mc
+    groups = images // step.group_images
+    rest = (images - groups * step.group_images) * pixels
+    return per_group, groups * per_group + (rest + step.mc - 1) // step.mc
+
+
+@jit
+def conv_gemm_units(step: Any, images: int) -> int:
+    """Units of a step for so many images."""
+    _, blocks = _pixel_blocks(step, images)
+    return blocks * ((step.panels + step.nc_panels - 1) // step.nc_panels)
+
+
+@jit
+def conv_gemm(
+    tile: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """One unit: mc output pixels (within one group of images) x nc_panels panels of output channels."""
+    mr = mr_of(tile)
+    width = width_of(tile)
+    blocks_per_group, blocks = _pixel_blocks(step, images)
+    jc, ic = divmod(unit, blocks)  # neighbouring units share their panels
+    group, block = divmod(ic, blocks_per_group)
+    image0 = group * step.group_images
+    group_pixels = min(step.group_images, images - image0) * step.out_h * step.out_w
+    m_begin = block * step.mc
+    m_end = min(m_begin + step.mc, group_pixels)
+    panel_begin = jc * step.nc_panels
+    panel_end = min(panel_begin + step.nc_panels, step.panels)
+    x = step.x + image0 * step.x_image
+    y = step.y + image0 * step.y_image
+    residual = step.b + image0 * step.b_image
+
+    if step.panels_outside == 0:
+        for m in range(m_begin, m_end, mr):
+            for panel in range(panel_begin, panel_end):
+                w = step.weight + panel * step.panel
+                n = panel * width
+                gemm_tile(
+                    tile, arena, weights, tables,
+                    x, step.x_rows + m, w, step.taps, step.tap_count, step.depth,
+                    y + n, step.y_rows + m, step.bias + n,
+                    residual + n, step.b_rows + m, step.has_b,
+                    1, 1, step.low, step.high, w, 0,
+                )  # fmt: skip
+    else:
+        tiles = (group_pixels + mr - 1) // mr
+        prefetch_step = UNROLL * width // tiles
+        for panel in range(panel_begin, panel_end):
+            n = panel * width
+            w = step.weight + panel * step.panel
+            for tap in range(0, step.tap_count, step.kc_taps):
+                taps = min(step.kc_taps, step.tap_count - tap)
+                for k in range(0, step.depth, step.kc_depth):
+                    depth = min(step.kc_depth, step.depth - k)
+                    block_size = taps * depth * width
+                    first = tap + k == 0
+                    last = tap + taps == step.tap_count and k + depth == step.depth
+                    for m in range(m_begin, m_end, mr):
+                        gemm_tile(
+                            tile, arena, weights, tables,
+                            x + k, step.x_rows + m, w, step.taps + tap, taps, depth,
+                            y + n, step.y_rows + m, step.bias + n,
+                            residual + n, step.b_rows + m, step.has_b,
+                            first, last, step.low, step.high,
+                            w + block_size + m // mr * (block_size // tiles), prefetch_step,
+                        )  # fmt: skip
+                    w += block_size
+    if jc == 0:
+        pixels = step.out_h * step.out_w
+        zero_halo(arena, step, image0 * pixels + m_begin, image0 * pixels + m_end)

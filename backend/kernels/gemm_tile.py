@@ -1,0 +1,279 @@
+"""gemm_f32: the micro-kernel of implicit GEMM, emitted as LLVM vector IR for every tile shape of every ISA.
+
+    C[m, n] = (C[m, n] or bias[n]) + sum over taps t, depth k of X[m, t, k] * W[t, k, n]
+    C[m, n] = clip(C[m, n] + residual[m, n], low, high)           if this is the last block of K
+
+for MR output pixels m and NR vectors of output channels n. Accumulators stay in registers over all taps; each
+output element is one chain of multiply-adds in ascending (t, k), so neither the tile's shape nor the cut of K
+into blocks changes a bit of the result.
+
+Operands (offsets in elements):
+  x        X[m, t, k] is x[x_offset + table[x_rows + m] + table[taps + t] + k]: rows by table, depth contiguous.
+  w        packed [t][k][NR * lanes], 64-byte aligned.
+  y        C[m, n] is x[y_offset + table[y_rows + m] + n]. Whole vectors are written. It is read only if not `first`.
+  residual like y, by its own offset and rows; read only if `last` and has_residual.
+  bias     NR * lanes elements at w[bias]; read only if `first`.
+  prefetch w[prefetch + i * prefetch_step] is fetched into L2 during iteration i over depth (two lines each); the
+           planner points it at the weights that are needed next.
+x, y and residual lie in one array, the arena. Rows may repeat (the last tile of a picture does): equal values are
+written to the same place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from ..simd.vector import (
+    F32,
+    I32,
+    I64,
+    clip_vector,
+    element_pointer,
+    fma_vector,
+    load_vector,
+    splat_vector,
+    store_vector,
+)
+
+UNROLL: Final = 4
+"""Depth steps per loop iteration: amortises the counters and the reloads of row pointers that found no register."""
+
+_CACHE_LINE_F32: Final = 16
+
+
+class _Emitter:
+    """The state that the pieces of one tile share while its IR is written."""
+
+    def __init__(self, builder: Any, tile_type: Any) -> None:
+        self.builder = builder
+        self.isa = tile_type.isa
+        self.mr = tile_type.tile.mr
+        self.nr = tile_type.tile.nr
+        self.vector = ir.VectorType(F32, self.isa.lanes)
+
+    def phi_tile(self) -> list[list[Any]]:
+        return [[self.builder.phi(self.vector) for _ in range(self.nr)] for _ in range(self.mr)]
+
+    def add_incoming(self, phis: list[list[Any]], values: list[list[Any]], block: Any) -> None:
+        for phi_row, value_row in zip(phis, values):
+            for phi, value in zip(phi_row, value_row):
+                phi.add_incoming(value, block)
+
+    def row_vectors(self, pointer: Any) -> list[Any]:
+        """NR vectors from `pointer` on, unaligned."""
+        lanes = self.isa.lanes
+        return [
+            load_vector(self.builder, self.builder.gep(pointer, [I64(n * lanes)]), lanes) for n in range(self.nr)
+        ]
+
+    def choose(self, condition: Any, then: Any, otherwise: Any) -> list[list[Any]]:
+        """A tile of values from one of two emitters, joined after a branch."""
+        builder = self.builder
+        blocks = [builder.append_basic_block(name) for name in ("then", "else", "join")]
+        builder.cbranch(condition, blocks[0], blocks[1])
+        ends = []
+        for block, emit in zip(blocks, (then, otherwise)):
+            builder.position_at_end(block)
+            values = emit()
+            builder.branch(blocks[2])
+            ends.append((values, builder.block))
+        builder.position_at_end(blocks[2])
+        joined = self.phi_tile()
+        for values, block in ends:
+            self.add_incoming(joined, values, block)
+        return joined
+
+    def depth_loop(
+        self, start: Any, end: Any, step: int, rows: list[Any], weights: Any, acc: list[list[Any]], prefetch: Any
+    ) -> tuple[Any, Any, Any, list[list[Any]]]:
+        """Multiply-adds for depth in [start, end) by `step`; returns where depth, weights, prefetch and acc end."""
+        builder, lanes = self.builder, self.isa.lanes
+        pointer, pointer_step = prefetch
+        entry = builder.block
+        loop, done = builder.append_basic_block("depth"), builder.append_basic_block("depth_done")
+        builder.cbranch(builder.icmp_signed("<", start, end), loop, done)
+
+        builder.position_at_end(loop)
+        k, w, p = builder.phi(I64), builder.phi(weights.type), builder.phi(pointer.type)
+        tile = self.phi_tile()
+        for phi, value in ((k, start), (w, weights), (p, pointer)):
+            phi.add_incoming(value, entry)
+        self.add_incoming(tile, acc, entry)
+        sums = [list(row) for row in tile]
+        for unrolled in range(step):
+            panel = [
+                load_vector(builder, builder.gep(w, [I64((unrolled * self.nr + n) * lanes)]), lanes, lanes * 4)
+                for n in range(self.nr)
+            ]
+            for m in range(self.mr):
+                scalar = builder.load(builder.gep(rows[m], [builder.add(k, I64(unrolled))]))
+                value = splat_vector(builder, scalar, lanes)
+                for n in range(self.nr):
+                    sums[m][n] = fma_vector(builder, self.isa, value, panel[n], sums[m][n])
+        if step == UNROLL:
+            self.prefetch(p)
+            self.prefetch(builder.gep(p, [I64(_CACHE_LINE_F32)]))
+        k_next = builder.add(k, I64(step))
+        w_next = builder.gep(w, [I64(step * self.nr * lanes)])
+        p_next = builder.gep(p, [pointer_step])
+        for phi, value in ((k, k_next), (w, w_next), (p, p_next)):
+            phi.add_incoming(value, builder.block)
+        self.add_incoming(tile, sums, builder.block)
+        builder.cbranch(builder.icmp_signed("<", k_next, end), loop, done)
+
+        builder.position_at_end(done)
+        ends = []
+        for before, after in ((start, k_next), (weights, w_next), (pointer, p_next)):
+            phi = builder.phi(before.type)
+            phi.add_incoming(before, entry)
+            phi.add_incoming(after, loop)
+            ends.append(phi)
+        result = self.phi_tile()
+        self.add_incoming(result, acc, entry)
+        self.add_incoming(result, sums, loop)
+        return ends[0], ends[1], ends[2], result
+
+    def prefetch(self, pointer: Any) -> None:
+        """A read that will happen, into L2."""
+        byte_pointer = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(ir.VoidType(), [byte_pointer, I32, I32, I32]), "llvm.prefetch.p0"
+        )
+        read, locality_l2, data_cache = I32(0), I32(2), I32(1)
+        self.builder.call(function, [self.builder.bitcast(pointer, byte_pointer), read, locality_l2, data_cache])
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def gemm_tile(
+    _typing: Any,
+    tile: Any,
+    arena: Any,
+    weights: Any,
+    tables: Any,
+    x: Any,
+    x_rows: Any,
+    w: Any,
+    taps: Any,
+    tap_count: Any,
+    depth: Any,
+    y: Any,
+    y_rows: Any,
+    bias: Any,
+    residual: Any,
+    residual_rows: Any,
+    has_residual: Any,
+    first: Any,
+    last: Any,
+    low: Any,
+    high: Any,
+    prefetch: Any,
+    prefetch_step: Any,
+) -> Any:
+    """Emits one tile; the contract is the module's docstring. tap_count >= 1, depth >= 0; flags are int64 0 or 1."""
+    integer = types.int64
+    signature = types.void(
+        tile,
+        arena,
+        weights,
+        tables,
+        *([integer] * 14),
+        types.float32,
+        types.float32,
+        integer,
+        integer,
+    )
+    del x, x_rows, w, taps, tap_count, depth, y, y_rows, bias, residual, residual_rows
+    del has_residual, first, last, low, high, prefetch, prefetch_step
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        (
+            (_, arena_v, weights_v, tables_v),
+            (x_v, x_rows_v, w_v, taps_v, tap_count_v, depth_v, y_v, y_rows_v, bias_v),
+            (residual_v, residual_rows_v, has_residual_v, first_v, last_v, low_v, high_v, prefetch_v, prefetch_step_v),
+        ) = (args[:4], args[4:13], args[13:])
+        emitter = _Emitter(builder, sig.args[0])
+        mr, nr, lanes = emitter.mr, emitter.nr, emitter.isa.lanes
+
+        def arena_at(offset: Any) -> Any:
+            return element_pointer(context, builder, sig.args[1], arena_v, offset)
+
+        def weights_at(offset: Any) -> Any:
+            return element_pointer(context, builder, sig.args[2], weights_v, offset)
+
+        def table_rows(start: Any) -> list[Any]:
+            pointer = element_pointer(context, builder, sig.args[3], tables_v, start)
+            return [builder.sext(builder.load(builder.gep(pointer, [I64(m)])), I64) for m in range(mr)]
+
+        x_offsets = table_rows(x_rows_v)
+        outputs = [builder.gep(arena_at(y_v), [row]) for row in table_rows(y_rows_v)]
+
+        def from_bias() -> list[list[Any]]:
+            row = emitter.row_vectors(weights_at(bias_v))
+            return [list(row) for _ in range(mr)]
+
+        def from_output() -> list[list[Any]]:
+            return [emitter.row_vectors(pointer) for pointer in outputs]
+
+        is_first = builder.icmp_signed("!=", first_v, I64(0))
+        start = emitter.choose(is_first, from_bias, from_output)
+
+        tap_table = element_pointer(context, builder, sig.args[3], tables_v, taps_v)
+        first_weights, first_prefetch = weights_at(w_v), weights_at(prefetch_v)
+        unrolled_end = builder.and_(depth_v, I64(~(UNROLL - 1)))
+        entry = builder.block
+        loop, done = builder.append_basic_block("tap"), builder.append_basic_block("taps_done")
+        builder.branch(loop)
+
+        builder.position_at_end(loop)
+        tap, w_phi, p_phi = builder.phi(I64), builder.phi(F32.as_pointer()), builder.phi(F32.as_pointer())
+        acc = emitter.phi_tile()
+        for phi, value in ((tap, I64(0)), (w_phi, first_weights), (p_phi, first_prefetch)):
+            phi.add_incoming(value, entry)
+        emitter.add_incoming(acc, start, entry)
+        window = builder.gep(arena_at(x_v), [builder.sext(builder.load(builder.gep(tap_table, [tap])), I64)])
+        rows = [builder.gep(window, [offset]) for offset in x_offsets]
+        k, w_next, p_next, sums = emitter.depth_loop(
+            I64(0), unrolled_end, UNROLL, rows, w_phi, acc, (p_phi, prefetch_step_v)
+        )
+        _, w_next, _, sums = emitter.depth_loop(k, depth_v, 1, rows, w_next, sums, (p_next, I64(0)))
+        tap_next = builder.add(tap, I64(1))
+        for phi, value in ((tap, tap_next), (w_phi, w_next), (p_phi, p_next)):
+            phi.add_incoming(value, builder.block)
+        emitter.add_incoming(acc, sums, builder.block)
+        builder.cbranch(builder.icmp_signed("<", tap_next, tap_count_v), loop, done)
+
+        builder.position_at_end(done)
+        finish, raw, end = (builder.append_basic_block(name) for name in ("finish", "raw", "end"))
+        builder.cbranch(builder.icmp_signed("!=", last_v, I64(0)), finish, raw)
+
+        def write(values: list[list[Any]]) -> None:
+            for pointer, row in zip(outputs, values):
+                for n, vector in enumerate(row):
+                    store_vector(builder, vector, builder.gep(pointer, [I64(n * lanes)]))
+
+        builder.position_at_end(raw)
+        write(sums)
+        builder.branch(end)
+
+        builder.position_at_end(finish)
+
+        def add_residual() -> list[list[Any]]:
+            pointer = arena_at(residual_v)
+            added = []
+            for row, offset in zip(sums, table_rows(residual_rows_v)):
+                other = emitter.row_vectors(builder.gep(pointer, [offset]))
+                added.append([builder.fadd(row[n], other[n]) for n in range(nr)])
+            return added
+
+        total = emitter.choose(builder.icmp_signed("!=", has_residual_v, I64(0)), add_residual, lambda: sums)
+        lowest, highest = splat_vector(builder, low_v, lanes), splat_vector(builder, high_v, lanes)
+        write([[clip_vector(builder, vector, lowest, highest) for vector in row] for row in total])
+        builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, emit

@@ -1,0 +1,77 @@
+"""The one `njit` wrapper: its flags, its disk cache, and the CPU that Numba compiles for.
+
+Every jitted function of this package is made by `jit`. Numba fixes its target when the first function is
+decorated, so whoever wants another ISA than the machine's best calls `target_isa` before importing a kernel.
+
+The disk cache is in a directory named by a digest of all sources that jitted code can come from: Numba itself
+looks only at the file of the function that it loads and would go on using code compiled from an old callee.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Callable, Final, TypeVar
+
+import llvmlite
+import numba
+import platformdirs
+from numba.core.registry import cpu_target
+
+from ..errors import MachineError
+from ..simd.isa import Isa
+
+_PACKAGE: Final = Path(__file__).resolve().parent.parent
+_SOURCES: Final = ("kernels/*.py", "simd/*.py", "plan/executor.py")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _source_digest() -> str:
+    digest = hashlib.sha256(f"numba {numba.__version__} llvmlite {llvmlite.__version__}".encode())
+    for pattern in _SOURCES:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+CACHE_DIR: Final = Path(platformdirs.user_cache_dir("loadgen-numba")) / "kernels" / _source_digest()
+"""Where compiled kernels are kept between processes; safe to delete."""
+
+numba.config.CACHE_DIR = str(CACHE_DIR)
+
+
+def jit(function: F) -> F:
+    """`numba.njit` with the flags that every kernel of ours shares.
+
+    nogil: instances run side by side in threads of one process. error_model "numpy": a division by zero is an inf
+    or a NaN as in ONNX, and costs no branch. No fastmath: it would let LLVM change the order of summation between
+    versions, and drop NaNs.
+    """
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def jit_parallel(function: F) -> F:
+    """`jit` for the one function that opens a parallel region."""
+    return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)  # type: ignore[no-any-return]
+
+
+def target_isa(isa: Isa, best: Isa) -> None:
+    """Makes Numba compile for `isa` in this process; to be called before a jitted function is defined.
+
+    For the machine's best ISA Numba's own detection stays. Calling it again with the same ISA does nothing.
+
+    Raises: MachineError if this process already compiles for something else.
+    """
+    if isa == best:
+        wanted_cpu, wanted_features = None, None
+    else:
+        wanted_cpu, wanted_features = isa.llvm_cpu, ""
+    if "_toplevel_target_context" not in vars(cpu_target):
+        numba.config.CPU_NAME, numba.config.CPU_FEATURES = wanted_cpu, wanted_features
+    if (numba.config.CPU_NAME, numba.config.CPU_FEATURES) != (wanted_cpu, wanted_features):
+        raise MachineError(
+            f"ISA {isa.name!r} was asked for, but this process already compiles for "
+            f"{numba.config.CPU_NAME or best.name!r}: use one ISA per process and create its first session "
+            "before anything else is compiled by Numba"
+        )

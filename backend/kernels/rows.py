@@ -1,0 +1,189 @@
+"""Kernels that go over a picture row by row with vectors of channels: depthwise, pooling, affine map, clip.
+
+A unit is `step.rows` output rows, counted over all images. Channels are padded to whole vectors in the arena, so
+there is no tail: what the padding lanes hold is computed along and never read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..simd.isa import lanes_of
+from ..simd.vector import add, clip, fma, load, maximum, mul, splat, store
+from .halo import zero_halo
+from .jit import jit
+
+
+@jit
+def row_units(step: Any, images: int) -> int:
+    """Units of a row-wise step for so many images."""
+    return (images * step.out_h + step.rows - 1) // step.rows
+
+
+@jit
+def _unit_rows(step: Any, images: int, unit: int) -> tuple[int, int]:
+    begin = unit * step.rows
+    return begin, min(begin + step.rows, images * step.out_h)
+
+
+@jit
+def depthwise(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y[oh, ow, c] = clip(bias[c] + sum over r, s of x[oh, ow window, c] * w[r, s, c], low, high).
+
+    Weights are packed [channel vector][r][s][lanes], the bias [channel vector][lanes]. Sums run in ascending
+    (r, s) from the bias. The halo of x holds the padding. Four output pixels at a time share each weight vector.
+    """
+    lanes = lanes_of(isa)
+    low, high = splat(isa, step.low), splat(isa, step.high)
+    taps = step.kernel_h * step.kernel_w
+    dx = step.stride_w * step.x_pixel
+    begin, end = _unit_rows(step, images, unit)
+    for row in range(begin, end):
+        image, oh = divmod(row, step.out_h)
+        x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
+        x_row -= step.pad_left * step.x_pixel
+        y_row = step.y + image * step.y_image + oh * step.y_row
+        for c in range(0, step.out_c, lanes):
+            bias = load(isa, weights, step.bias + c)
+            for ow in range(0, step.out_w - 3, 4):
+                a0 = bias
+                a1 = bias
+                a2 = bias
+                a3 = bias
+                w = step.weight + c * taps
+                for r in range(step.kernel_h):
+                    x = x_row + r * step.dilation_h * step.x_row + ow * dx + c
+                    for _ in range(step.kernel_w):
+                        tap = load(isa, weights, w)
+                        a0 = fma(isa, load(isa, arena, x), tap, a0)
+                        a1 = fma(isa, load(isa, arena, x + dx), tap, a1)
+                        a2 = fma(isa, load(isa, arena, x + 2 * dx), tap, a2)
+                        a3 = fma(isa, load(isa, arena, x + 3 * dx), tap, a3)
+                        x += step.dilation_w * step.x_pixel
+                        w += lanes
+                y = y_row + ow * step.y_pixel + c
+                store(arena, y, clip(a0, low, high))
+                store(arena, y + step.y_pixel, clip(a1, low, high))
+                store(arena, y + 2 * step.y_pixel, clip(a2, low, high))
+                store(arena, y + 3 * step.y_pixel, clip(a3, low, high))
+            for ow in range(step.out_w & ~3, step.out_w):
+                a0 = bias
+                w = step.weight + c * taps
+                for r in range(step.kernel_h):
+                    x = x_row + r * step.dilation_h * step.x_row + ow * dx + c
+                    for _ in range(step.kernel_w):
+                        a0 = fma(isa, load(isa, arena, x), load(isa, weights, w), a0)
+                        x += step.dilation_w * step.x_pixel
+                        w += lanes
+                store(arena, y_row + ow * step.y_pixel + c, clip(a0, low, high))
+    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+
+
+@jit
+def _window(start: int, size: int, dilation: int, limit: int) -> tuple[int, int]:
+    """The taps [first, last) of a window that fall inside [0, limit)."""
+    first = 0 if start >= 0 else (-start + dilation - 1) // dilation
+    last = min(size, (limit - start + dilation - 1) // dilation)
+    return first, max(first, last)
+
+
+@jit
+def max_pool(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y = maximum over the window's pixels inside the picture; padding never wins. Every window holds a pixel."""
+    lanes = lanes_of(isa)
+    begin, end = _unit_rows(step, images, unit)
+    for row in range(begin, end):
+        image, oh = divmod(row, step.out_h)
+        h0 = oh * step.stride_h - step.pad_top
+        r_first, r_last = _window(h0, step.kernel_h, step.dilation_h, step.in_h)
+        x_image = step.x + image * step.x_image
+        y_row = step.y + image * step.y_image + oh * step.y_row
+        for ow in range(step.out_w):
+            w0 = ow * step.stride_w - step.pad_left
+            s_first, s_last = _window(w0, step.kernel_w, step.dilation_w, step.in_w)
+            for c in range(0, step.out_c, lanes):
+                x = x_image + (h0 + r_first * step.dilation_h) * step.x_row
+                best = load(isa, arena, x + (w0 + s_first * step.dilation_w) * step.x_pixel + c)
+                for r in range(r_first, r_last):
+                    x = x_image + (h0 + r * step.dilation_h) * step.x_row + w0 * step.x_pixel + c
+                    for s in range(s_first, s_last):
+                        best = maximum(best, load(isa, arena, x + s * step.dilation_w * step.x_pixel))
+                store(arena, y_row + ow * step.y_pixel + c, best)
+    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+
+
+@jit
+def average_pool(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y = sum over the window's pixels inside the picture / divisor.
+
+    The divisor of output pixel (oh, ow) is tables[y_rows + oh] * tables[x_rows + ow]: the planner counts the rows
+    and columns that a window's mean is over, padding included or not.
+    """
+    lanes = lanes_of(isa)
+    begin, end = _unit_rows(step, images, unit)
+    for row in range(begin, end):
+        image, oh = divmod(row, step.out_h)
+        h0 = oh * step.stride_h - step.pad_top
+        r_first, r_last = _window(h0, step.kernel_h, step.dilation_h, step.in_h)
+        x_image = step.x + image * step.x_image
+        y_row = step.y + image * step.y_image + oh * step.y_row
+        for ow in range(step.out_w):
+            w0 = ow * step.stride_w - step.pad_left
+            s_first, s_last = _window(w0, step.kernel_w, step.dilation_w, step.in_w)
+            scale = splat(isa, 1.0 / (tables[step.y_rows + oh] * tables[step.x_rows + ow]))
+            for c in range(0, step.out_c, lanes):
+                total = splat(isa, 0.0)
+                for r in range(r_first, r_last):
+                    x = x_image + (h0 + r * step.dilation_h) * step.x_row + w0 * step.x_pixel + c
+                    for s in range(s_first, s_last):
+                        total = add(total, load(isa, arena, x + s * step.dilation_w * step.x_pixel))
+                store(arena, y_row + ow * step.y_pixel + c, mul(total, scale))
+    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+
+
+@jit
+def global_average(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y[0, 0, c] = mean of x[:, :, c]; out_h and out_w are 1. Rows are summed first, so that sums stay short."""
+    lanes = lanes_of(isa)
+    begin, end = _unit_rows(step, images, unit)
+    scale = splat(isa, 1.0 / (step.in_h * step.in_w))
+    for image in range(begin, end):
+        for c in range(0, step.out_c, lanes):
+            total = splat(isa, 0.0)
+            for h in range(step.in_h):
+                x = step.x + image * step.x_image + h * step.x_row + c
+                line = splat(isa, 0.0)
+                for w in range(step.in_w):
+                    line = add(line, load(isa, arena, x + w * step.x_pixel))
+                total = add(total, line)
+            store(arena, step.y + image * step.y_image + c, mul(total, scale))
+    zero_halo(arena, step, begin, end)
+
+
+@jit
+def affine(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y = clip(x * w[c] + bias[c], low, high): a BatchNormalization or Clip that found no convolution to join."""
+    lanes = lanes_of(isa)
+    low, high = splat(isa, step.low), splat(isa, step.high)
+    begin, end = _unit_rows(step, images, unit)
+    for row in range(begin, end):
+        image, oh = divmod(row, step.out_h)
+        x_row = step.x + image * step.x_image + oh * step.x_row
+        y_row = step.y + image * step.y_image + oh * step.y_row
+        for ow in range(step.out_w):
+            for c in range(0, step.out_c, lanes):
+                value = load(isa, arena, x_row + ow * step.x_pixel + c)
+                if step.option != 0:
+                    value = fma(isa, value, load(isa, weights, step.weight + c), load(isa, weights, step.bias + c))
+                store(arena, y_row + ow * step.y_pixel + c, clip(value, low, high))
+    zero_halo(arena, step, begin * step.out_w, end * step.out_w)

@@ -1,0 +1,135 @@
+"""The record that tells a kernel everything: one per step of a plan, numbers only.
+
+Offsets, pitches and sizes are in elements of the array they refer to (arena, weights: float32; tables: int32).
+A picture lies in the arena as N H W C, channels innermost and padded with lanes that hold zeros or leftovers
+that nobody reads, with `*_row` elements from a row to the next (more than a row's pixels if there is a halo of
+zeros around the picture) and `*_image` from an image to the next. An offset points at the first pixel inside.
+
+A step's work is cut into units that threads share out; which unit a thread gets never changes a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from ..simd.isa import Tile
+
+KernelName: TypeAlias = Literal[
+    "import_f32",
+    "import_u8",
+    "export",
+    "conv_gemm",
+    "depthwise",
+    "max_pool",
+    "average_pool",
+    "global_average",
+    "affine",
+    "copy",
+    "fill",
+    "binary",
+    "mean",
+    "softmax",
+    "argmax",
+]
+
+
+@dataclass(frozen=True)
+class KernelKey:
+    """A kernel as a plan names it; conv_gemm comes in tiles."""
+
+    name: KernelName
+    tile: Tile | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.tile is None else f"{self.name}_{self.tile}"
+
+
+GEMM_UNITS, ROW_UNITS, IMAGE_UNITS = range(3)
+
+
+def unit_kind(name: KernelName) -> int:
+    """How a kernel's work is cut into units: by blocks of the GEMM, by output rows, or by images."""
+    if name == "conv_gemm":
+        return GEMM_UNITS
+    if name in ("depthwise", "max_pool", "average_pool", "global_average", "affine"):
+        return ROW_UNITS
+    return IMAGE_UNITS
+
+
+STEP: Final = np.dtype(
+    [
+        ("kernel", np.int64),  # index into the plan's kernels
+        ("unit_kind", np.int64),  # how its work is cut: GEMM_UNITS, ROW_UNITS, IMAGE_UNITS
+        ("images", np.int64),  # images per unit of batch: 1 if the value is batched, else its fixed axis 0
+        # where operands lie: x and y; b is the second operand (a convolution's residual)
+        ("x", np.int64),
+        ("x_image", np.int64),
+        ("x_outer", np.int64),
+        ("x_row", np.int64),
+        ("x_pixel", np.int64),
+        ("x_channel", np.int64),
+        ("x_axis", np.int64),
+        ("y", np.int64),
+        ("y_image", np.int64),
+        ("y_outer", np.int64),
+        ("y_row", np.int64),
+        ("y_pixel", np.int64),
+        ("y_channel", np.int64),
+        ("y_axis", np.int64),
+        ("b", np.int64),
+        ("b_image", np.int64),
+        ("b_outer", np.int64),
+        ("b_row", np.int64),
+        ("b_pixel", np.int64),
+        ("b_channel", np.int64),
+        ("has_b", np.int64),
+        ("weight", np.int64),
+        ("bias", np.int64),
+        # sizes; outer is one more loop for kernels over strides, length the axis that is reduced
+        ("outer", np.int64),
+        ("length", np.int64),
+        ("in_h", np.int64),
+        ("in_w", np.int64),
+        ("out_h", np.int64),
+        ("out_w", np.int64),
+        ("out_c", np.int64),
+        ("kernel_h", np.int64),
+        ("kernel_w", np.int64),
+        ("stride_h", np.int64),
+        ("stride_w", np.int64),
+        ("dilation_h", np.int64),
+        ("dilation_w", np.int64),
+        ("pad_top", np.int64),
+        ("pad_left", np.int64),
+        # halo of zeros that the writer of y keeps around it, in pixels
+        ("halo_top", np.int64),
+        ("halo_left", np.int64),
+        ("halo_bottom", np.int64),
+        ("halo_right", np.int64),
+        # implicit GEMM
+        ("group_images", np.int64),  # images that one set of row tables covers
+        ("x_rows", np.int64),  # tables: offset of each output pixel's window, from the first image of its group
+        ("y_rows", np.int64),
+        ("b_rows", np.int64),
+        ("taps", np.int64),  # tables: offset of each tap from a window's start
+        ("tap_count", np.int64),
+        ("depth", np.int64),  # contiguous elements per tap
+        ("panels", np.int64),
+        ("panel", np.int64),  # elements of one packed panel
+        ("mc", np.int64),  # output pixels per unit
+        ("nc_panels", np.int64),  # panels per unit
+        ("kc_taps", np.int64),  # taps per pc block
+        ("kc_depth", np.int64),  # depth per pc block (less than depth only if kc_taps is 1)
+        ("panels_outside", np.int64),  # loop order inside a unit: panels outside, pixels inside
+        # everything else
+        ("rows", np.int64),  # output rows per unit, of kernels that go row by row
+        ("option", np.int64),  # meaning is the kernel's
+        ("io", np.int64),  # which of the caller's arrays
+        ("low", np.float32),
+        ("high", np.float32),
+    ],
+    align=True,
+)

@@ -1,0 +1,257 @@
+"""Kernels over arbitrary strides: layout changes, broadcasting arithmetic, reductions over any axis.
+
+They are the general path: correct for every shape and axis, scalar, off the hot path of the networks we care for
+(there, the passes have fused or cancelled them). The loops are image, outer, row, pixel, channel; an operand that
+is broadcast or reduced along one of them has stride 0 there. A unit is `step.rows` images.
+
+`io` kernels read or write the caller's arrays through their addresses (int64, one per input, then one per output).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+
+from .halo import zero_halo
+from .jit import jit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _read(_typing: Any, address: Any, index: Any, like: Any) -> Any:
+    """Element `index` of an array of like's type that starts at `address`."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_data_type(signature.return_type).as_pointer())
+        return builder.load(builder.gep(pointer, [args[1]]))
+
+    return like(types.int64, types.int64, like), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _write(_typing: Any, address: Any, index: Any, value: Any) -> Any:
+    """Sets element `index` of an array of value's type that starts at `address`."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_data_type(signature.args[2]).as_pointer())
+        builder.store(args[2], builder.gep(pointer, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, value), emit
+
+
+@jit
+def image_units(step: Any, images: int) -> int:
+    """Units of a strided step for so many images."""
+    return (images + step.rows - 1) // step.rows
+
+
+@jit
+def _unit_images(step: Any, images: int, unit: int) -> tuple[int, int]:
+    begin = unit * step.rows
+    return begin, min(begin + step.rows, images)
+
+
+@jit
+def _clear_halo(arena: Any, step: Any, begin: int, end: int) -> None:
+    pixels = step.out_h * step.out_w
+    zero_halo(arena, step, begin * pixels, end * pixels)
+
+
+@jit
+def import_f32(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """Arena y <- caller's float32 array x."""
+    begin, end = _unit_images(step, images, unit)
+    address = io[step.io]
+    for image in range(begin, end):
+        for outer in range(step.outer):
+            for row in range(step.out_h):
+                x0 = step.x + image * step.x_image + outer * step.x_outer + row * step.x_row
+                y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row
+                for channel in range(step.out_c):
+                    for pixel in range(step.out_w):
+                        value = _read(address, x0 + pixel * step.x_pixel + channel * step.x_channel, np.float32(0))
+                        arena[y0 + pixel * step.y_pixel + channel * step.y_channel] = value
+    _clear_halo(arena, step, begin, end)
+
+
+@jit
+def import_u8(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through weights[channel][256]."""
+    begin, end = _unit_images(step, images, unit)
+    address = io[step.io]
+    for image in range(begin, end):
+        for row in range(step.out_h):
+            x0 = image * step.x_image + row * step.x_row
+            y0 = step.y + image * step.y_image + row * step.y_row
+            for pixel in range(step.out_w):
+                for channel in range(step.out_c):
+                    level = _read(address, x0 + pixel * step.x_pixel + channel, np.uint8(0))
+                    value = weights[step.weight + channel * 256 + np.int64(level)]
+                    arena[y0 + pixel * step.y_pixel + channel * step.y_channel] = value
+    _clear_halo(arena, step, begin, end)
+
+
+@jit
+def export(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32)."""
+    begin, end = _unit_images(step, images, unit)
+    address = io[step.io]
+    for image in range(begin, end):
+        for outer in range(step.outer):
+            for row in range(step.out_h):
+                for channel in range(step.out_c):
+                    x0 = step.x + image * step.x_image + outer * step.x_outer
+                    x0 += row * step.x_row + channel * step.x_channel
+                    y0 = image * step.y_image + outer * step.y_outer + row * step.y_row + channel * step.y_channel
+                    for pixel in range(step.out_w):
+                        value = arena[x0 + pixel * step.x_pixel]
+                        if step.option == 1:
+                            _write(address, y0 + pixel * step.y_pixel, np.int64(value))
+                        else:
+                            _write(address, y0 + pixel * step.y_pixel, value)
+
+
+@jit
+def copy(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y <- x: transpositions, reshapes between layouts, the inside of a padding."""
+    begin, end = _unit_images(step, images, unit)
+    for image in range(begin, end):
+        for outer in range(step.outer):
+            for row in range(step.out_h):
+                x0 = step.x + image * step.x_image + outer * step.x_outer + row * step.x_row
+                y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row
+                for pixel in range(step.out_w):
+                    for channel in range(step.out_c):
+                        value = arena[x0 + pixel * step.x_pixel + channel * step.x_channel]
+                        arena[y0 + pixel * step.y_pixel + channel * step.y_channel] = value
+    _clear_halo(arena, step, begin, end)
+
+
+@jit
+def fill(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y <- low, for every image whole (`length` elements)."""
+    begin, end = _unit_images(step, images, unit)
+    for image in range(begin, end):
+        y = step.y + image * step.y_image
+        arena[y : y + step.length] = step.low
+    _clear_halo(arena, step, begin, end)
+
+
+@jit
+def binary(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y <- clip(x op b, low, high); option 0 add, 1 sub, 2 mul, 3 div. A NaN stays a NaN."""
+    begin, end = _unit_images(step, images, unit)
+    for image in range(begin, end):
+        for outer in range(step.outer):
+            for row in range(step.out_h):
+                for pixel in range(step.out_w):
+                    x0 = step.x + image * step.x_image + outer * step.x_outer
+                    x0 += row * step.x_row + pixel * step.x_pixel
+                    b0 = step.b + image * step.b_image + outer * step.b_outer
+                    b0 += row * step.b_row + pixel * step.b_pixel
+                    y0 = step.y + image * step.y_image + outer * step.y_outer
+                    y0 += row * step.y_row + pixel * step.y_pixel
+                    for channel in range(step.out_c):
+                        x = arena[x0 + channel * step.x_channel]
+                        b = arena[b0 + channel * step.b_channel]
+                        if step.option == 0:
+                            value = x + b
+                        elif step.option == 1:
+                            value = x - b
+                        elif step.option == 2:
+                            value = x * b
+                        else:
+                            value = x / b
+                        if value < step.low:
+                            value = step.low
+                        if value > step.high:
+                            value = step.high
+                        arena[y0 + channel * step.y_channel] = value
+    _clear_halo(arena, step, begin, end)
+
+
+@jit
+def mean(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y <- y + x * low, over loops in which y may have stride 0: a mean, where low = 1 / count and a fill cleared y."""
+    begin, end = _unit_images(step, images, unit)
+    for image in range(begin, end):
+        for outer in range(step.outer):
+            for row in range(step.out_h):
+                for pixel in range(step.out_w):
+                    x0 = step.x + image * step.x_image + outer * step.x_outer
+                    x0 += row * step.x_row + pixel * step.x_pixel
+                    y0 = step.y + image * step.y_image + outer * step.y_outer
+                    y0 += row * step.y_row + pixel * step.y_pixel
+                    for channel in range(step.out_c):
+                        arena[y0 + channel * step.y_channel] += arena[x0 + channel * step.x_channel] * step.low
+
+
+@jit
+def softmax(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y <- exp(x - max) / sum along the axis (`length` elements, strides x_axis and y_axis); sums in float64."""
+    begin, end = _unit_images(step, images, unit)
+    for image in range(begin, end):
+        for outer in range(step.outer):
+            for row in range(step.out_h):
+                for pixel in range(step.out_w):
+                    for channel in range(step.out_c):
+                        x = step.x + image * step.x_image + outer * step.x_outer
+                        x += row * step.x_row + pixel * step.x_pixel + channel * step.x_channel
+                        y = step.y + image * step.y_image + outer * step.y_outer
+                        y += row * step.y_row + pixel * step.y_pixel + channel * step.y_channel
+                        top = arena[x]
+                        for i in range(1, step.length):
+                            top = max(top, arena[x + i * step.x_axis])
+                        total = 0.0
+                        for i in range(step.length):
+                            value = math.exp(arena[x + i * step.x_axis] - top)
+                            arena[y + i * step.y_axis] = value
+                            total += value
+                        scale = np.float32(1.0 / total)
+                        for i in range(step.length):
+                            arena[y + i * step.y_axis] *= scale
+    _clear_halo(arena, step, begin, end)
+
+
+@jit
+def argmax(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+) -> None:  # fmt: skip
+    """y <- index of the largest x along the axis, as float32; the first wins a tie, with option 1 the last."""
+    begin, end = _unit_images(step, images, unit)
+    for image in range(begin, end):
+        for outer in range(step.outer):
+            for row in range(step.out_h):
+                for pixel in range(step.out_w):
+                    for channel in range(step.out_c):
+                        x = step.x + image * step.x_image + outer * step.x_outer
+                        x += row * step.x_row + pixel * step.x_pixel + channel * step.x_channel
+                        y = step.y + image * step.y_image + outer * step.y_outer
+                        y += row * step.y_row + pixel * step.y_pixel + channel * step.y_channel
+                        best = 0
+                        for i in range(1, step.length):
+                            value, top = arena[x + i * step.x_axis], arena[x + best * step.x_axis]
+                            if value > top or (step.option == 1 and value == top):
+                                best = i
+                        arena[y] = best
+    _clear_halo(arena, step, begin, end)

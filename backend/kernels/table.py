@@ -1,0 +1,89 @@
+"""The one list of kernels, and the addresses of their compiled code.
+
+Every kernel has the same signature, so the executor calls them through a table of addresses: a process compiles
+only the kernels that its plan uses, each by itself, and a new kernel is one more row here.
+
+    kernel(tag, arena, weights, tables, io, step, images, unit)
+
+tag: the ISA, or for conv_gemm the tile. arena, weights: float32, 64-byte aligned. tables: int32. io: int64, the
+addresses of the caller's arrays. step: one record of `step.STEP`. images: how many. unit: which part of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba.core import types
+from numba.extending import intrinsic
+
+from ..simd.isa import Isa, IsaType, TileType
+from . import rows, strided
+from .conv_gemm import conv_gemm
+from .step import STEP, KernelKey, KernelName
+
+KERNELS: Final[Mapping[KernelName, Any]] = {
+    "import_f32": strided.import_f32,
+    "import_u8": strided.import_u8,
+    "export": strided.export,
+    "conv_gemm": conv_gemm,
+    "depthwise": rows.depthwise,
+    "max_pool": rows.max_pool,
+    "average_pool": rows.average_pool,
+    "global_average": rows.global_average,
+    "affine": rows.affine,
+    "copy": strided.copy,
+    "fill": strided.fill,
+    "binary": strided.binary,
+    "mean": strided.mean,
+    "softmax": strided.softmax,
+    "argmax": strided.argmax,
+}
+
+
+def _array(dtype: Any) -> Any:
+    return types.Array(dtype, 1, "C")
+
+
+_ARGUMENTS: Final = (
+    _array(types.float32),
+    _array(types.float32),
+    _array(types.int32),
+    _array(types.int64),
+    numba.from_dtype(STEP),
+    types.int64,
+    types.int64,
+)
+
+
+def kernel_addresses(isa: Isa, keys: tuple[KernelKey, ...]) -> npt.NDArray[np.int64]:
+    """Compiles the kernels, or loads them from the disk cache; their addresses, valid for the process's life."""
+    return np.array([_address(isa, key) for key in keys], np.int64)
+
+
+def _address(isa: Isa, key: KernelKey) -> int:
+    tag = IsaType(isa) if key.tile is None else TileType(isa, key.tile)
+    dispatcher, signature = KERNELS[key.name], (tag, *_ARGUMENTS)
+    dispatcher.compile(signature)
+    compiled = dispatcher.overloads[signature]
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def call_kernel(
+    _typing: Any, address: Any, isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: Any, unit: Any
+) -> Any:
+    """Calls the kernel at `address` by Numba's own convention. Tags carry no data, so `isa` stands for any tag."""
+    arguments = (isa, arena, weights, tables, io, step, images, unit)
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        convention = context.call_conv
+        function = builder.inttoptr(args[0], convention.get_function_type(types.none, arguments).as_pointer())
+        convention.call_function(builder, function, types.none, arguments, args[1:])
+        return context.get_dummy_value()
+
+    return types.void(address, *arguments), emit
+

@@ -1,0 +1,198 @@
+"""`InferenceSession`: ONNX in, fast inference out. The only file that sees all layers.
+
+reader -> passes -> planner -> executor. Kernels are imported when the first session is created, after Numba has
+been told which ISA to compile for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputError, MachineError
+from .graph.ir import BATCH
+from .graph.onnx_reader import read_model
+from .graph.passes import run_passes
+from .graph.prune import prune
+from .kernels.jit import target_isa
+from .machine import Machine, detect
+from .pixels import PixelInput
+from .plan.pack import aligned_zeros
+from .plan.plan import Plan, Port
+from .plan.planner import make_plan
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output as onnxruntime describes it: name, shape ("N" for the batch), type like "tensor(float)"."""
+
+    name: str
+    shape: list[int | str]
+    type: str
+
+
+class InferenceSession:
+    """A model, planned for one ISA and one largest batch, with the memory to run it.
+
+    One thread may run a session at a time; make one session per thread for instances that run side by side.
+
+    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" or "fp32". max_batch: what the plan is
+    made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs
+    that the process may use). isa: "avx512", "avx2", "generic" or None for the best. machine: a description in
+    place of detection. pixels: what raw uint8 N H W C images stand for, if they are to be taken too. outputs: the
+    tensors to compute, intermediate ones included, in place of the model's outputs.
+
+    Raises: ModelError, InputError, MachineError.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes | Any,
+        *,
+        precision: str = "auto",
+        max_batch: int = 1,
+        threads: int | None = None,
+        isa: str | None = None,
+        machine: Machine | None = None,
+        pixels: PixelInput | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> None:
+        if precision not in ("auto", "fp32"):
+            raise InputError(f"precision={precision!r}: choose 'auto' or 'fp32'")
+        if max_batch < 1:
+            raise InputError(f"max_batch={max_batch}: at least 1 is needed")
+        self._machine = machine if machine is not None else detect(isa)
+        self._threads = _usable_threads(threads, self._machine)
+        target_isa(self._machine.isa, self._machine.best_isa)
+        graph = read_model(model)
+        if outputs is not None:
+            graph = prune(graph, tuple(outputs))
+        self._plan = make_plan(run_passes(graph), self._machine, max_batch, pixels)
+        self._executor = _Executor(self._plan, self._threads)
+
+    @property
+    def threads(self) -> int:
+        """How many threads work on one inference."""
+        return self._threads
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that the plan was made for."""
+        return self._machine
+
+    def plan(self) -> Plan:
+        """What runs: kernels, tiles, bytes."""
+        return self._plan
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The model's inputs, as onnxruntime describes them."""
+        return [_node_arg(port) for port in self._plan.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The model's outputs, as onnxruntime describes them."""
+        return [_node_arg(port) for port in self._plan.outputs]
+
+    def run(self, output_names: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Array]:
+        """Runs the model; the outputs asked for (all of them for None), in that order, in new arrays.
+
+        inputs: a float32 array per input, or for the first one uint8 N H W C if the session was made with pixels.
+
+        Raises: InputError for a missing or unknown name, a wrong shape or dtype.
+        """
+        plan = self._plan
+        arrays, raw = self._checked(inputs)
+        names = [port.name for port in plan.outputs]
+        wanted = names if output_names is None else list(output_names)
+        for name in wanted:
+            if name not in names:
+                raise InputError(f"output {name!r} is not one of {names}; ask for it when the session is created")
+        total = len(arrays[0]) if plan.batched else 1
+        results = [np.empty((total, *p.shape[1:]) if plan.batched else p.shape, p.dtype) for p in plan.outputs]
+        for start in range(0, total, plan.max_batch) if plan.batched else (0,):
+            count = min(plan.max_batch, total - start)
+            self._executor.run([a[start:] for a in arrays], [r[start:] for r in results], count, raw)
+        if output_names is None:
+            return results
+        by_name = dict(zip(names, results))
+        return [by_name[name] for name in wanted]
+
+    def _checked(self, inputs: Mapping[str, Array]) -> tuple[list[Array], bool]:
+        plan = self._plan
+        names = [port.name for port in plan.inputs]
+        if inputs.keys() != set(names):
+            raise InputError(f"inputs {sorted(inputs)} were given, but the model has {names}")
+        arrays, raw, batches = [], False, set()
+        for index, port in enumerate(plan.inputs):
+            array = np.asarray(inputs[port.name])
+            expected = port.shape
+            if index == 0 and plan.pixel_steps is not None and array.dtype == np.uint8:
+                raw = True
+                expected = (port.shape[0], port.shape[2], port.shape[3], port.shape[1])
+            elif array.dtype != np.float32:
+                also = " or uint8" if index == 0 and plan.pixel_steps is not None else ""
+                raise InputError(f"input {port.name!r} has dtype {array.dtype}; float32{also} is needed")
+            fits = array.ndim == len(expected) and all(
+                size == want or want == BATCH for size, want in zip(array.shape, expected)
+            )
+            if not fits:
+                shape = ", ".join("N" if size == BATCH else str(size) for size in expected)
+                raise InputError(f"input {port.name!r} has shape {array.shape}; [{shape}] is needed")
+            batches.add(array.shape[0])
+            arrays.append(np.ascontiguousarray(array))
+        if plan.batched and len(batches) > 1:
+            raise InputError(f"the inputs have different batch sizes {sorted(batches)}; axis 0 must agree")
+        return arrays, raw
+
+
+class _Executor:
+    """The memory of one session, and the compiled functions bound to it."""
+
+    def __init__(self, plan: Plan, threads: int) -> None:
+        from .kernels.table import kernel_addresses
+        from .plan import executor
+
+        self._plan = plan
+        self._threads = threads
+        self._arena = aligned_zeros(plan.arena_size)
+        for offset, array in plan.constants:
+            self._arena[offset : offset + array.size] = array
+        self._io = np.zeros(len(plan.inputs) + len(plan.outputs), np.int64)
+        isa = plan.machine.isa
+        self._fixed = (isa, kernel_addresses(isa, plan.kernels), self._arena, plan.weights, plan.tables, self._io)
+        self._counters = executor.counters_for(len(plan.steps), threads)
+        self._run_serial, self._run_parallel = executor.run_serial, executor.run_parallel
+        self._steps = plan.steps.view(np.recarray)
+        self._pixel_steps = None if plan.pixel_steps is None else plan.pixel_steps.view(np.recarray)
+
+    def run(self, inputs: list[Array], outputs: list[Array], count: int, raw: bool) -> None:
+        """`count` images from the start of each input to the start of each output."""
+        for index, array in enumerate(inputs + outputs):
+            self._io[index] = array.__array_interface__["data"][0]
+        self.run_steps(self._pixel_steps if raw else self._steps, 0, len(self._steps), count)
+
+    def run_steps(self, steps: Any, first: int, last: int, count: int) -> None:
+        """Steps [first, last) over `count` images."""
+        if self._threads == 1:
+            self._run_serial(*self._fixed, steps, first, last, count)
+        else:
+            self._run_parallel(*self._fixed, steps, first, last, count, self._counters, self._threads)
+
+
+def _usable_threads(threads: int | None, machine: Machine) -> int:
+    if threads is None:
+        return machine.cores
+    if not 1 <= threads <= machine.cores:
+        raise MachineError(f"threads={threads}, but this process may run on {machine.cores} CPUs: ask for 1 to {machine.cores}")
+    return threads
+
+
+def _node_arg(port: Port) -> NodeArg:
+    shape = [("N" if size == BATCH else size) for size in port.shape]
+    return NodeArg(port.name, shape, {"float32": "tensor(float)", "int64": "tensor(int64)"}[port.dtype])

@@ -1,0 +1,86 @@
+"""Machine x problem -> register tile and cache blocks of a convolution. Pure, and nothing here changes a result:
+each output element is one chain of multiply-adds whatever the tiles and blocks are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from ..machine import Machine
+from ..simd.isa import Isa, Tile
+
+_FMA_PER_CYCLE: Final = 2
+_LOADS_PER_CYCLE: Final = 2
+_FMA_LATENCY_CYCLES: Final = 4
+_TILE_OVERHEAD_CYCLES: Final = 30
+"""Entering and leaving a tile: row pointers, bias, epilogue, stores."""
+
+_UNIT_MACS: Final = 1 << 20
+"""Multiply-adds that one unit of work should hold: some tens of microseconds, so that sharing out is cheap and an
+interrupted thread does not keep the others waiting for long."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """MC output pixels and NC panels per unit, KC as whole taps or as part of one tap's depth; see conv_gemm."""
+
+    mc: int
+    nc_panels: int
+    kc_taps: int
+    kc_depth: int
+    panels_outside: bool
+
+
+def tile_cycles(tile: Tile, depth: int) -> float:
+    """Estimated cycles of one tile over a depth: bound by multiply-adds, by loads, or by the latency of one chain."""
+    per_step = max(
+        tile.mr * tile.nr / _FMA_PER_CYCLE,
+        (tile.mr + tile.nr) / _LOADS_PER_CYCLE,
+        _FMA_LATENCY_CYCLES,
+    )
+    return depth * per_step + _TILE_OVERHEAD_CYCLES
+
+
+@lru_cache(maxsize=None)
+def choose_tiles(isa: Isa, pixels: int, vectors: int, depth: int) -> tuple[tuple[int, int], ...]:
+    """Covers `vectors` vectors of output channels by panels: ((index into isa.tiles, panels), ...), in channel order.
+
+    The cheapest cover by `tile_cycles` of ceil(pixels / MR) tiles per panel, each NR used for one run of panels.
+    """
+    best: dict[int, tuple[float, tuple[tuple[int, int], ...]]] = {0: (0.0, ())}
+    for rest in range(1, vectors + 1):
+        options = []
+        for index, tile in enumerate(isa.tiles):
+            panels, left = divmod(rest, tile.nr)
+            if panels and left in best:
+                cost, cover = best[left]
+                cycles = panels * -(-pixels // tile.mr) * tile_cycles(tile, depth)
+                options.append((cost + cycles, ((index, panels), *cover)))
+        best[rest] = min(options)
+    return best[vectors][1]
+
+
+def choose_blocks(machine: Machine, tile: Tile, pixels: int, panels: int, taps: int, depth: int) -> Blocks:
+    """Cache blocks after BLIS (Van Zee and van de Geijn 2015), for an operand A that is read in place.
+
+    Weights that fit half of L2 stay there while pixels stream past once: pixels outside, a unit is enough pixels
+    for `_UNIT_MACS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
+    such that a block of the panel and its successor, which is being prefetched, fill half of L2.
+    """
+    width_bytes = tile.nr * machine.isa.lanes * 4
+    panel_bytes = taps * depth * width_bytes
+    macs_per_tile = tile.mr * (width_bytes // 4) * taps * depth
+    if panels * panel_bytes <= machine.l2_bytes // 2:
+        tiles = max(1, _UNIT_MACS // (macs_per_tile * panels))
+        return Blocks(tiles * tile.mr, panels, taps, depth, panels_outside=False)
+    kc = max(1, machine.l2_bytes // 4 // width_bytes)
+    kc_taps = _balanced(taps, max(1, kc // depth))
+    kc_depth = depth if depth <= kc else _balanced(depth, kc)
+    return Blocks(-(-pixels // tile.mr) * tile.mr, 1, kc_taps, kc_depth, panels_outside=True)
+
+
+def _balanced(total: int, limit: int) -> int:
+    """The block size that cuts `total` into the fewest blocks of at most `limit`, as equal as can be."""
+    return -(-total // -(-total // limit))

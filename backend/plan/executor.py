@@ -1,0 +1,95 @@
+"""Runs the steps of a plan: one call into compiled code per inference, no Python between layers, no allocation.
+
+The executor decides nothing: a step's kernel (an address), tile and blocks are numbers in its record. With several threads
+there is one parallel region per inference, and every participant walks through all steps. A step's units are
+divided evenly; whoever has finished its share takes from the others', and goes on when all units are done. So a
+participant that the system keeps from running holds up the others by one unit at most, and one that never starts
+holds up nobody. Which participant computes a unit never changes its result.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+
+from ..kernels.conv_gemm import conv_gemm_units
+from ..kernels.jit import jit, jit_parallel
+from ..kernels.rows import row_units
+from ..kernels.step import GEMM_UNITS, ROW_UNITS
+from ..kernels.strided import image_units
+from ..kernels.table import call_kernel
+from ..simd.atomics import atomic_add, atomic_load, yield_cpu
+
+COUNTER_PITCH: Final = 8
+"""int64 per counter: a cache line each, so that participants do not disturb each other."""
+
+_PATIENCE: Final = 20_000
+"""Polls of a counter (some tens of microseconds) before a waiting participant offers its CPU to others."""
+
+
+def counters_for(steps: int, threads: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The counters of `run_parallel`: per step, the next unit of each participant's share and the units done."""
+    return np.zeros(steps * (threads + 1) * COUNTER_PITCH, np.int64)
+
+
+@jit
+def _units(step: Any, images: int) -> int:
+    if step.unit_kind == GEMM_UNITS:
+        return conv_gemm_units(step, images)
+    if step.unit_kind == ROW_UNITS:
+        return row_units(step, images)
+    return image_units(step, images)
+
+
+@jit
+def run_serial(
+    isa: Any, kernels: Any, arena: Any, weights: Any, tables: Any, io: Any, steps: Any, first: int, last: int, batch: int
+) -> None:
+    """Steps [first, last) for `batch` images, by the calling thread alone."""
+    for index in range(first, last):
+        step = steps[index]
+        images = batch * step.images
+        for unit in range(_units(step, images)):
+            call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit)
+
+
+@jit
+def _participate(
+    isa: Any, kernels: Any, arena: Any, weights: Any, tables: Any, io: Any, steps: Any, first: int, last: int,
+    batch: int, counters: Any, threads: int, me: int,
+) -> None:  # fmt: skip
+    for index in range(first, last):
+        step = steps[index]
+        images = batch * step.images
+        units = _units(step, images)
+        base = index * (threads + 1) * COUNTER_PITCH
+        done = base + threads * COUNTER_PITCH
+        for turn in range(threads):
+            owner = (me + turn) % threads
+            begin, end = units * owner // threads, units * (owner + 1) // threads
+            while True:
+                unit = begin + atomic_add(counters, base + owner * COUNTER_PITCH, 1)
+                if unit >= end:
+                    break
+                call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit)
+                atomic_add(counters, done, 1)
+        polls = 0
+        while atomic_load(counters, done) < units:
+            polls += 1
+            if polls > _PATIENCE:
+                yield_cpu()
+
+
+@jit_parallel
+def run_parallel(
+    isa: Any, kernels: Any, arena: Any, weights: Any, tables: Any, io: Any, steps: Any, first: int, last: int,
+    batch: int, counters: Any, threads: int,
+) -> None:  # fmt: skip
+    """Steps [first, last) for `batch` images, by a team of `threads`."""
+    counters[:] = 0
+    for me in numba.prange(threads):
+        _participate(
+            isa, kernels, arena, weights, tables, io, steps, first, last, batch, counters, threads, me
+        )  # fmt: skip

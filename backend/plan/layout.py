@@ -1,0 +1,73 @@
+"""How a value lies in memory: N H W C with channels innermost, padded to whole vectors, and a halo of zeros.
+
+Values of fewer axes are pictures too: [N, A, B] is one row of A pixels with B channels, [N, K] is one pixel, [N] is
+one pixel with one channel. Axis 0 always counts images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ModelError
+from ..graph.ir import BATCH, Pads, Value
+
+NO_HALO: Pads = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and pitches of one value, in elements. images: per unit of batch. channels_stored >= c."""
+
+    images: int
+    h: int
+    w: int
+    c: int
+    channels_stored: int
+    halo: Pads
+    rank: int
+
+    @property
+    def pixel(self) -> int:
+        return self.channels_stored
+
+    @property
+    def row(self) -> int:
+        return (self.w + self.halo[1] + self.halo[3]) * self.pixel
+
+    @property
+    def image(self) -> int:
+        return (self.h + self.halo[0] + self.halo[2]) * self.row
+
+    @property
+    def inside(self) -> int:
+        """From the start of an image's memory to its first pixel inside the halo."""
+        return self.halo[0] * self.row + self.halo[1] * self.pixel
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one index to the next along each logical axis, axis 0 first."""
+        return {
+            1: (self.image,),
+            2: (self.image, 1),
+            3: (self.image, self.pixel, 1),
+            4: (self.image, 1, self.row, self.pixel),
+        }[self.rank]
+
+
+def layout_of(value: Value, halo: Pads, lanes: int, pad_channels: bool) -> Layout:
+    """The layout of a value; channels are padded to whole vectors of `lanes` if asked.
+
+    Raises: ModelError for more than four axes or none.
+    """
+    shape = value.shape
+    if not 1 <= len(shape) <= 4:
+        raise ModelError(f"value {value.name!r} has {len(shape)} axes {shape}: one to four can be run")
+    images = 1 if shape[0] == BATCH else shape[0]
+    h, w, c = {
+        1: lambda: (1, 1, 1),
+        2: lambda: (1, 1, shape[1]),
+        3: lambda: (1, shape[1], shape[2]),
+        4: lambda: (shape[2], shape[3], shape[1]),
+    }[len(shape)]()
+    stored = -(-c // lanes) * lanes if pad_channels else c
+    return Layout(images, h, w, c, stored, halo, len(shape))
