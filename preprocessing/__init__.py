@@ -4,7 +4,7 @@ Knows nothing of inference engines or LoadGen. May import: nothing of ours.
 """
 
 from .errors import ImageError, LabelError, PreprocessingError, StoreError
-from .imagenet import RESIZER, load_rgb, preprocess
+from .imagenet import RESIZER, load_rgb, preprocess, preprocess_bytes
 from .labels import VAL_MAP_NAME, ValMap, read_val_map
 from .spec import IMAGENET, MOBILENET, SPECS, Layout, PreprocessSpec
 from .store import ArrayStore, build_store, open_store
@@ -27,5 +27,6 @@ __all__ = [
     "load_rgb",
     "open_store",
     "preprocess",
+    "preprocess_bytes",
     "read_val_map",
 ]

@@ -19,22 +19,34 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, ImageFile
+from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from .errors import ImageError
+from .resize_plan import plan_resize
 from .spec import PreprocessSpec
 
 RESIZER: Final[Literal["numba", "numpy"]] = "numba" if importlib.util.find_spec("numba") else "numpy"
 """Which implementation `preprocess` resizes with."""
 
 if RESIZER == "numba":
-    from .resize import resize_crop
+    from .resize import resize
 else:
-    from .resize_numpy import resize_crop
+    from .resize_numpy import resize
 
 MAX_PIXELS: Final = 1024 * 1024 * 1024 // 4 // 3
 """Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`), beyond which it suspects a decompression bomb and only warns."""
+
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of this EXIF orientation upright; 1 is upright already."""
 
 _TIFF_MARK: Final = 42
 """What follows the byte order in every TIFF file, and so in every EXIF segment."""
@@ -44,20 +56,26 @@ def load_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """The picture in a JPEG file as uint8 [H, W, 3] in R, G, B: `cv2.imread(path)[..., ::-1]`.
 
     Raises ImageError when the file is missing or not readable, truncated or damaged, not a JPEG, or larger than
-    MAX_PIXELS (found out from the header, before memory is allocated).
+    MAX_PIXELS (found out from the header, before memory is allocated). Stricter than OpenCV, which fills up what is
+    missing with grey; but a file that was cut off and then given an end marker looks complete to libjpeg.
     """
-    return decode_rgb(read_file(path), path)
+    return _rgb_pixels(_decode(read_file(path), path))
 
 
 def preprocess(path: str | os.PathLike[str], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
     """The stored form of one image: uint8 [spec.crop_height, spec.crop_width, 3]. Raises ImageError as `load_rgb`."""
-    return resize_to_spec(load_rgb(path), spec)
+    return preprocess_bytes(read_file(path), path, spec)
 
 
-def resize_to_spec(image: npt.NDArray[np.uint8], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """Resize and crop as the recipe says. image: uint8 [H, W, 3], C-contiguous."""
-    size = spec.resized_size(image.shape[0], image.shape[1])
-    return resize_crop(image, size, spec.crop_window(*size), spec.interpolation)
+def preprocess_bytes(data: bytes, name: str | os.PathLike[str], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """`preprocess` for the bytes of a file; `name` appears in errors only."""
+    picture = _decode(data, name)
+    size = spec.resized_size(picture.height, picture.width)
+    plan = plan_resize((picture.height, picture.width), size, spec.crop_window(*size), spec.interpolation)
+    part = plan.source
+    # Cropped inside Pillow, because copying pixels out of it is the second-largest cost after decoding.
+    source = picture.crop((part.left, part.top, part.left + part.width, part.top + part.height))
+    return resize(_rgb_pixels(source), plan)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -70,8 +88,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check that it is a file you may read") from error
 
 
-def decode_rgb(data: bytes, name: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """`load_rgb` for the bytes of a file; `name` appears in errors only."""
+def _decode(data: bytes, name: str | os.PathLike[str]) -> Image.Image:
+    """The decoded picture, upright, in Pillow's mode L, RGB or CMYK."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(
             f"{name}: not decoded, because PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set and Pillow would fill up "
@@ -86,32 +104,35 @@ def decode_rgb(data: bytes, name: str | os.PathLike[str]) -> npt.NDArray[np.uint
         picture = JpegImageFile(io.BytesIO(data))
     except (SyntaxError, OSError) as error:
         raise ImageError(f"{name}: damaged JPEG header ({error}); replace the file by an intact copy") from error
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
+    if picture.width * picture.height > MAX_PIXELS:
         raise ImageError(
-            f"{name}: declares {width} x {height} pixels, more than the {MAX_PIXELS} allowed (a decompression bomb?); "
-            "replace it by a smaller image"
+            f"{name}: declares {picture.width} x {picture.height} pixels, more than the {MAX_PIXELS} allowed "
+            "(a decompression bomb?); replace it by a smaller image"
         )
+    picture.decodermaxblock = len(data)  # decode in one go instead of 64 KiB at a time
     try:
-        pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(height, width, -1)
+        picture.load()
     except OSError as error:
         raise ImageError(
             f"{name}: truncated or damaged JPEG of {len(data)} bytes ({error}); replace the file by an intact copy"
         ) from error
-    if picture.mode == "L":
-        pixels = np.repeat(pixels, 3, axis=2)
-    elif picture.mode == "CMYK":
-        pixels = _cmyk_to_rgb(pixels)
-    return _apply_orientation(pixels, _exif_orientation(picture.info.get("exif", b"")))
+    turn = _TURNS.get(_exif_orientation(picture.info.get("exif", b"")))
+    return picture if turn is None else picture.transpose(turn)
 
 
-def _cmyk_to_rgb(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """OpenCV's formula: with s the stored values (Adobe's, inverted), each of R, G, B is K - ((255 - s) * K >> 8).
+def _rgb_pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3] of a picture in mode L, RGB or CMYK.
 
-    Pillow has inverted what is stored: pixels [H, W, 4] hold 255 - s.
+    CMYK is OpenCV's formula: with s the stored values (Adobe's, inverted), each of R, G, B is K - ((255 - s) * K >> 8).
+    Pillow has inverted what is stored, so its values are 255 - s.
     """
-    black = 255 - pixels[..., 3:].astype(np.int32)
-    return (black - (pixels[..., :3] * black >> 8)).astype(np.uint8)
+    pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, -1)
+    if picture.mode == "L":
+        return np.repeat(pixels, 3, axis=2)
+    if picture.mode == "CMYK":
+        black = 255 - pixels[..., 3:].astype(np.int32)
+        return (black - (pixels[..., :3] * black >> 8)).astype(np.uint8)
+    return pixels
 
 
 def _exif_orientation(exif: bytes) -> int:
@@ -135,14 +156,3 @@ def _exif_orientation(exif: bytes) -> int:
     except struct.error:
         return 1  # the directory runs beyond its segment
     return 1
-
-
-def _apply_orientation(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
-    """Turn [H, W, C] the way it is meant to be seen: 5..8 are transposed, then rows and columns reversed as needed."""
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)

@@ -6,7 +6,7 @@ No fastmath: reassociation or contraction would change bits. The jitted function
 that Numba's own cache, which watches one file, stays valid. They keep no state and release the GIL. Indices are
 unsigned, which spares the inner loops Numba's test for negative ones.
 
-May import: nothing of ours but `resize_plan`, and `spec` for types.
+May import: nothing of ours but `resize_plan`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from .resize_plan import AreaMean, BlockMean, plan_resize
-from .spec import Interpolation, Window
+from .resize_plan import AreaMean, BlockMean, ResizePlan
 
 
-def resize_crop(
-    image: npt.NDArray[np.uint8], size: tuple[int, int], window: Window, interpolation: Interpolation
-) -> npt.NDArray[np.uint8]:
-    """`cv2.resize(image, size[::-1], interpolation)[window]` without computing what lies outside the window.
+def resize(source: npt.NDArray[np.uint8], plan: ResizePlan) -> npt.NDArray[np.uint8]:
+    """Carry out a plan. source: the pixels `plan.source` of the picture, uint8 [H, W, 3], C-contiguous.
 
-    image: uint8 [H, W, 3], C-contiguous, H and W at least 1. size: height and width of the whole resized picture.
-    window: lies inside it. Returns uint8 [window.height, window.width, 3].
+    Returns the window that the plan was made for, uint8 [h, w, 3].
     """
-    out = np.empty((window.height, window.width, 3), np.uint8)
-    rows = image.reshape(image.shape[0], -1)
-    out_rows = out.reshape(window.height, -1)
-    plan = plan_resize((image.shape[0], image.shape[1]), size, window, interpolation)
+    rows = source.reshape(source.shape[0], -1)
+    rows.flags.writeable = False  # Numba compiles anew for arrays that differ in this
     if isinstance(plan, BlockMean):
-        _block_mean(image, plan.rows, plan.columns, plan.top, plan.left, out)
-    elif isinstance(plan, AreaMean):
+        out = np.empty((source.shape[0] // plan.rows, source.shape[1] // plan.columns, 3), np.uint8)
+        _block_mean(rows, plan.rows, plan.columns, out)
+        return out
+    out = np.empty((len(plan.y.first), len(plan.x.first), 3), np.uint8)
+    out_rows = out.reshape(out.shape[0], -1)
+    if isinstance(plan, AreaMean):
         y, x = plan.y, plan.x
         _area_mean(rows, y.first, y.count, y.weights, x.first, x.count, x.weights, out_rows)
     else:
@@ -42,18 +40,16 @@ def resize_crop(
 
 
 @numba.njit(cache=True, nogil=True)
-def _block_mean(image, block_rows, block_columns, top, left, out):  # type: ignore[no-untyped-def]
-    """`resize_plan.BlockMean`. image: uint8 [H, W, 3]; out: uint8 [h, w, 3]."""
+def _block_mean(rows, block_rows, block_columns, out):  # type: ignore[no-untyped-def]
+    """`resize_plan.BlockMean`. rows: uint8 [H, W * 3]; out: uint8 [h, w, 3]."""
     factor = np.float32(1.0) / np.float32(block_rows * block_columns)
     for y in range(out.shape[0]):
-        first_row = (top + y) * block_rows
         for x in range(out.shape[1]):
-            first_column = (left + x) * block_columns
             for channel in range(3):
                 total = 0
-                for row in range(first_row, first_row + block_rows):
-                    for column in range(first_column, first_column + block_columns):
-                        total += np.int64(image[row, column, channel])
+                for row in range(y * block_rows, (y + 1) * block_rows):
+                    for column in range(x * block_columns, (x + 1) * block_columns):
+                        total += np.int64(rows[row, 3 * column + channel])
                 if block_rows == 2 and block_columns == 2:
                     out[y, x, channel] = (total + 2) >> 2
                 else:

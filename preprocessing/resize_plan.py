@@ -9,6 +9,7 @@ OpenCV has three ways of making a picture, and all of them occur with ordinary p
 Bits hang on the order of roundings: a scale is the double 1 / (dst / src), weights are rounded to float32 once.
 Checked against OpenCV 4.10 to 5.0 by the tests; the fixed-point form is the one of OpenCV's 8-bit vector code.
 
+A plan covers only what the crop needs, and says which part of the source that is; its positions count from there.
 Carried out by `resize` (Numba) and `resize_numpy` (the twin), which differ in nothing but how they add up.
 May import: nothing of ours but `spec`.
 """
@@ -33,15 +34,14 @@ _EDGE_EPSILON: Final = 1e-3
 
 @dataclass(frozen=True)
 class BlockMean:
-    """Destination (y, x) is the mean of the source block whose first pixel is ((top + y) * rows, (left + x) * columns).
+    """Destination (y, x) is the mean of the source block whose first pixel is (y * rows, x * columns).
 
     The integer sum is multiplied by float32(1 / (rows * columns)) and rounded half to even; 2 x 2 is (sum + 2) >> 2.
     """
 
+    source: Window
     rows: int
     columns: int
-    top: int
-    left: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class AreaAxis:
 class AreaMean:
     """Rows of averaged columns, all in float32 and added in ascending order; rounded half to even at the end."""
 
+    source: Window
     y: AreaAxis
     x: AreaAxis
 
@@ -68,7 +69,7 @@ class AreaMean:
 class BilinearAxis:
     """One axis of a bilinear resize: destination i lies between source[first[i, 0]] and source[first[i, 1]].
 
-    first: uintp [n, 2], inside the picture. weights: int32 [n, 2] in units of 2**-WEIGHT_BITS.
+    first: uintp [n, 2], inside the source. weights: int32 [n, 2] in units of 2**-WEIGHT_BITS.
     """
 
     first: npt.NDArray[np.uintp]
@@ -80,6 +81,7 @@ class Bilinear:
     """Columns exactly in int32; then, with h the two column sums of a pixel and b the two row weights,
     (((b0 * (h0 >> 4)) >> 16) + ((b1 * (h1 >> 4)) >> 16) + 2) >> 2."""
 
+    source: Window
     y: BilinearAxis
     x: BilinearAxis
 
@@ -101,23 +103,29 @@ def plan_resize(
     whole = abs(scale_y - rows) < epsilon and abs(scale_x - columns) < epsilon
     shrinks = scale_y >= 1.0 and scale_x >= 1.0
     if whole and shrinks and (interpolation == "area" or rows == columns == 2):
-        return BlockMean(rows, columns, window.top, window.left)
+        blocks = Window(window.top * rows, window.left * columns, window.height * rows, window.width * columns)
+        return BlockMean(blocks, rows, columns)
     y = window.top + np.arange(window.height)
     x = window.left + np.arange(window.width)
     if interpolation == "area" and shrinks:
-        return AreaMean(_area_axis(y, source[0], scale_y), _area_axis(x, source[1], scale_x))
+        top, height, y_area = _area_axis(y, source[0], scale_y)
+        left, width, x_area = _area_axis(x, source[1], scale_x)
+        return AreaMean(Window(top, left, height, width), y_area, x_area)
     if interpolation == "area":
         y_positions = _enlarging_positions(y, source[0], resized[0])
         x_positions = _enlarging_positions(x, source[1], resized[1])
     else:
         y_positions, x_positions = _linear_positions(y, scale_y), _linear_positions(x, scale_x)
-    return Bilinear(
-        _bilinear_axis(*y_positions, source[0]), _bilinear_axis(*_stop_at_ends(*x_positions, source[1]), source[1])
-    )
+    top, height, y_linear = _bilinear_axis(*y_positions, source[0])
+    left, width, x_linear = _bilinear_axis(*_stop_at_ends(*x_positions, source[1]), source[1])
+    return Bilinear(Window(top, left, height, width), y_linear, x_linear)
 
 
-def _area_axis(destination: npt.NDArray[np.int64], size: int, scale: float) -> AreaAxis:
-    """Destination d covers the source from d * scale to (d + 1) * scale, cut off at the end of the picture."""
+def _area_axis(destination: npt.NDArray[np.int64], size: int, scale: float) -> tuple[int, int, AreaAxis]:
+    """Destination d covers the source from d * scale to (d + 1) * scale, cut off at the end of the picture.
+
+    Returns the first source pixel used, the number of source pixels used, and the axis.
+    """
     begin = destination * scale
     end = begin + scale
     covered = np.minimum(scale, size - begin)
@@ -138,7 +146,9 @@ def _area_axis(destination: npt.NDArray[np.int64], size: int, scale: float) -> A
         ),
     )
     weights[source >= (first + count)[:, np.newaxis]] = 0.0
-    return AreaAxis(first.astype(np.uintp), count.astype(np.uintp), weights.astype(np.float32))
+    start, stop = int(first[0]), int((first + count).max())
+    axis = AreaAxis((first - start).astype(np.uintp), count.astype(np.uintp), weights.astype(np.float32))
+    return start, stop - start, axis
 
 
 _Positions: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
@@ -167,7 +177,11 @@ def _stop_at_ends(before: npt.NDArray[np.int64], fraction: npt.NDArray[np.float3
     return np.clip(before, 0, size - 1), np.where(outside, np.float32(0.0), fraction)
 
 
-def _bilinear_axis(before: npt.NDArray[np.int64], fraction: npt.NDArray[np.float32], size: int) -> BilinearAxis:
+def _bilinear_axis(
+    before: npt.NDArray[np.int64], fraction: npt.NDArray[np.float32], size: int
+) -> tuple[int, int, BilinearAxis]:
+    """Returns the first source pixel used, the number of source pixels used, and the axis."""
     first = np.clip(np.stack([before, before + 1], axis=1), 0, size - 1)
     weights = np.stack([np.float32(1.0) - fraction, fraction], axis=1) * np.float32(1 << WEIGHT_BITS)
-    return BilinearAxis(first.astype(np.uintp), np.rint(weights).astype(np.int32))
+    start, stop = int(first.min()), int(first.max()) + 1
+    return start, stop - start, BilinearAxis((first - start).astype(np.uintp), np.rint(weights).astype(np.int32))

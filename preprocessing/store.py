@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError, StoreError
-from .imagenet import decode_rgb, read_file, resize_to_spec
+from .imagenet import preprocess_bytes, read_file
 from .labels import ValMap
 from .manifest import (
     FORMAT,
@@ -242,7 +242,7 @@ def _make(images: int, index: int, spec: PreprocessSpec, val_map: ValMap) -> Rec
     path = val_map.dataset_path / val_map.files[index]
     mtime_ns = _stat(path).st_mtime_ns  # before reading: a change in between must look like a change
     data = read_file(path)
-    picture = resize_to_spec(decode_rgb(data, path), spec).tobytes()
+    picture = preprocess_bytes(data, path, spec).tobytes()
     write_at(images, picture, index * len(picture))
     return Record(len(data), mtime_ns, hashlib.sha256(data).hexdigest(), zlib.crc32(picture))
 
