@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .errors import BackendError, InputError, MachineError, ModelError
 from .machine import Machine, detect
-from .model import InferenceSession, NodeArg
+from .model import InferenceSession, NodeArg, StepProfile
 from .pixels import PixelInput
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "ModelError",
     "NodeArg",
     "PixelInput",
+    "StepProfile",
     "detect",
 ]

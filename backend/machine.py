@@ -70,7 +70,9 @@ def _isa_named(name: str, flags: frozenset[str]) -> Isa:
     missing = [flag for flag in known[name].cpu_flags if flag not in flags]
     if missing:
         usable = [isa.name for isa in ISAS if flags.issuperset(isa.cpu_flags)]
-        raise MachineError(f"this CPU cannot run ISA {name!r}: it lacks {', '.join(missing)}; it can run {', '.join(usable)}")
+        raise MachineError(
+            f"this CPU cannot run ISA {name!r}: it lacks {', '.join(missing)}; it can run {', '.join(usable)}"
+        )
     return known[name]
 
 

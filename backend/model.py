@@ -7,6 +7,7 @@ been told which ISA to compile for.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from .kernels.jit import target_isa
 from .machine import Machine, detect
 from .pixels import PixelInput
 from .plan.pack import aligned_zeros
-from .plan.plan import Plan, Port
+from .plan.plan import Plan, Port, StepInfo
 from .plan.planner import make_plan
 
 Array = npt.NDArray[Any]
@@ -36,6 +37,20 @@ class NodeArg:
     name: str
     shape: list[int | str]
     type: str
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """One step of a plan and the time it took for `images` images."""
+
+    info: StepInfo
+    images: int
+    seconds: float
+
+    @property
+    def gflops(self) -> float:
+        """Billions of floating-point operations per second, a multiply-add counted as two."""
+        return 2e-9 * self.info.macs * self.images / self.seconds
 
 
 class InferenceSession:
@@ -114,7 +129,7 @@ class InferenceSession:
             if name not in names:
                 raise InputError(f"output {name!r} is not one of {names}; ask for it when the session is created")
         total = len(arrays[0]) if plan.batched else 1
-        results = [np.empty((total, *p.shape[1:]) if plan.batched else p.shape, p.dtype) for p in plan.outputs]
+        results = self._empty_outputs(total)
         for start in range(0, total, plan.max_batch) if plan.batched else (0,):
             count = min(plan.max_batch, total - start)
             self._executor.run([a[start:] for a in arrays], [r[start:] for r in results], count, raw)
@@ -122,6 +137,33 @@ class InferenceSession:
             return results
         by_name = dict(zip(names, results))
         return [by_name[name] for name in wanted]
+
+    def pin(self, cpus: Sequence[int]) -> list[set[int]]:
+        """Binds the threads of this session's team, one CPU each; the masks as the system reports them.
+
+        To be called from the thread that will call `run`: with one thread it is that thread that is bound.
+
+        Raises: MachineError if there are fewer CPUs than threads, or a mask did not take effect.
+        """
+        return self._executor.pin(cpus)
+
+    def profile(self, inputs: Mapping[str, Array], *, rounds: int = 9) -> list[StepProfile]:
+        """Times every step by itself, over at most `max_batch` images; medians over `rounds`.
+
+        A step's time includes entering compiled code from Python, a few microseconds.
+
+        Raises: InputError as `run` does, and for more than max_batch images.
+        """
+        arrays, raw = self._checked(inputs)
+        count = len(arrays[0]) if self._plan.batched else 1
+        if count > self._plan.max_batch:
+            raise InputError(f"profile takes at most max_batch={self._plan.max_batch} images, not {count}")
+        seconds = self._executor.time_steps(arrays, self._empty_outputs(count), count, raw, rounds)
+        return [StepProfile(info, count, time) for info, time in zip(self._plan.infos, seconds)]
+
+    def _empty_outputs(self, count: int) -> list[Array]:
+        plan = self._plan
+        return [np.empty((count, *p.shape[1:]) if plan.batched else p.shape, p.dtype) for p in plan.outputs]
 
     def _checked(self, inputs: Mapping[str, Array]) -> tuple[list[Array], bool]:
         plan = self._plan
@@ -156,7 +198,12 @@ class _Executor:
 
     def __init__(self, plan: Plan, threads: int) -> None:
         from .kernels.table import kernel_addresses
+        from .kernels.team import open_team, pin_team
         from .plan import executor
+
+        if threads > 1:
+            open_team(threads)
+        self._pin_team = pin_team
 
         self._plan = plan
         self._threads = threads
@@ -173,12 +220,29 @@ class _Executor:
 
     def run(self, inputs: list[Array], outputs: list[Array], count: int, raw: bool) -> None:
         """`count` images from the start of each input to the start of each output."""
+        steps = self._bind(inputs, outputs, raw)
+        self._run_steps(steps, 0, len(steps), count)
+
+    def time_steps(self, inputs: list[Array], outputs: list[Array], count: int, raw: bool, rounds: int) -> list[float]:
+        """Median seconds of each step by itself."""
+        steps = self._bind(inputs, outputs, raw)
+        seconds = np.empty((rounds, len(steps)))
+        for one_round in seconds:
+            for index in range(len(steps)):
+                start = time.perf_counter()
+                self._run_steps(steps, index, index + 1, count)
+                one_round[index] = time.perf_counter() - start
+        return [float(median) for median in np.median(seconds, axis=0)]
+
+    def pin(self, cpus: Sequence[int]) -> list[set[int]]:
+        return self._pin_team(self._threads, cpus)
+
+    def _bind(self, inputs: list[Array], outputs: list[Array], raw: bool) -> Any:
         for index, array in enumerate(inputs + outputs):
             self._io[index] = array.__array_interface__["data"][0]
-        self.run_steps(self._pixel_steps if raw else self._steps, 0, len(self._steps), count)
+        return self._pixel_steps if raw else self._steps
 
-    def run_steps(self, steps: Any, first: int, last: int, count: int) -> None:
-        """Steps [first, last) over `count` images."""
+    def _run_steps(self, steps: Any, first: int, last: int, count: int) -> None:
         if self._threads == 1:
             self._run_serial(*self._fixed, steps, first, last, count)
         else:
@@ -189,7 +253,9 @@ def _usable_threads(threads: int | None, machine: Machine) -> int:
     if threads is None:
         return machine.cores
     if not 1 <= threads <= machine.cores:
-        raise MachineError(f"threads={threads}, but this process may run on {machine.cores} CPUs: ask for 1 to {machine.cores}")
+        raise MachineError(
+            f"threads={threads}, but this process may run on {machine.cores} CPUs: ask for 1 to {machine.cores}"
+        )
     return threads
 
 

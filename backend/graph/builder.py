@@ -159,7 +159,8 @@ class GraphBuilder:
     def add_weight(self, base: str, array: npt.NDArray[np.floating]) -> str:
         """Files an array derived from the model's constants as float32; returns its name."""
         name = self.fresh(base)
-        self._keep(name, array.astype(np.float32))
+        with np.errstate(over="ignore"):  # too large for float32 is infinity here as in any other engine
+            self._keep(name, array.astype(np.float32))
         return name
 
     def _keep(self, name: str, array: Array) -> None:

@@ -63,7 +63,8 @@ def read_model(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Graph
     except UnicodeDecodeError as error:
         raise ModelError(f"{source}: a name in the file is not UTF-8 ({error}); the file is damaged") from error
     except ModelError as error:
-        raise ModelError(f"{source}: {error}") from error
+        # Names come from the file: whatever they hold, the text stays one line.
+        raise ModelError(f"{source}: {' '.join(str(error).split())}") from error
 
 
 def _read_file(path: Path) -> bytes:
@@ -170,9 +171,8 @@ def _add_input(builder: GraphBuilder, info: onnx.ValueInfoProto) -> str:
 
 
 def _type_name(elem_type: int) -> str:
-    return (
-        onnx.TensorProto.DataType.Name(elem_type) if elem_type in onnx.TensorProto.DataType.values() else str(elem_type)
-    )
+    known = elem_type in onnx.TensorProto.DataType.values()
+    return str(onnx.TensorProto.DataType.Name(elem_type)) if known else str(elem_type)
 
 
 def _node_name(node: onnx.NodeProto) -> str:

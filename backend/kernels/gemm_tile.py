@@ -66,9 +66,7 @@ class _Emitter:
     def row_vectors(self, pointer: Any) -> list[Any]:
         """NR vectors from `pointer` on, unaligned."""
         lanes = self.isa.lanes
-        return [
-            load_vector(self.builder, self.builder.gep(pointer, [I64(n * lanes)]), lanes) for n in range(self.nr)
-        ]
+        return [load_vector(self.builder, self.builder.gep(pointer, [I64(n * lanes)]), lanes) for n in range(self.nr)]
 
     def choose(self, condition: Any, then: Any, otherwise: Any) -> list[list[Any]]:
         """A tile of values from one of two emitters, joined after a branch."""

@@ -74,7 +74,16 @@ def _address(isa: Isa, key: KernelKey) -> int:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def call_kernel(
-    _typing: Any, address: Any, isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: Any, unit: Any
+    _typing: Any,
+    address: Any,
+    isa: Any,
+    arena: Any,
+    weights: Any,
+    tables: Any,
+    io: Any,
+    step: Any,
+    images: Any,
+    unit: Any,
 ) -> Any:
     """Calls the kernel at `address` by Numba's own convention. Tags carry no data, so `isa` stands for any tag."""
     arguments = (isa, arena, weights, tables, io, step, images, unit)
@@ -86,4 +95,3 @@ def call_kernel(
         return context.get_dummy_value()
 
     return types.void(address, *arguments), emit
-

@@ -17,6 +17,12 @@ _FMA_LATENCY_CYCLES: Final = 4
 _TILE_OVERHEAD_CYCLES: Final = 30
 """Entering and leaving a tile: row pointers, bias, epilogue, stores."""
 
+_STEP_OVERHEAD_CYCLES: Final = 2000
+"""Another step for the same layer: another meeting of the threads."""
+
+_FLOATS_PER_CYCLE: Final = 4
+"""Rate at which another step reads the input once more, from L2 or beyond."""
+
 _UNIT_MACS: Final = 1 << 20
 """Multiply-adds that one unit of work should hold: some tens of microseconds, so that sharing out is cheap and an
 interrupted thread does not keep the others waiting for long."""
@@ -57,6 +63,7 @@ def choose_tiles(isa: Isa, pixels: int, vectors: int, depth: int) -> tuple[tuple
             if panels and left in best:
                 cost, cover = best[left]
                 cycles = panels * -(-pixels // tile.mr) * tile_cycles(tile, depth)
+                cycles += _STEP_OVERHEAD_CYCLES + pixels * depth / _FLOATS_PER_CYCLE
                 options.append((cost + cycles, ((index, panels), *cover)))
         best[rest] = min(options)
     return best[vectors][1]

@@ -45,7 +45,16 @@ def _units(step: Any, images: int) -> int:
 
 @jit
 def run_serial(
-    isa: Any, kernels: Any, arena: Any, weights: Any, tables: Any, io: Any, steps: Any, first: int, last: int, batch: int
+    isa: Any,
+    kernels: Any,
+    arena: Any,
+    weights: Any,
+    tables: Any,
+    io: Any,
+    steps: Any,
+    first: int,
+    last: int,
+    batch: int,
 ) -> None:
     """Steps [first, last) for `batch` images, by the calling thread alone."""
     for index in range(first, last):

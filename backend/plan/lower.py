@@ -342,9 +342,7 @@ def _dense_strides(shape: Shape) -> tuple[int, ...]:
     return tuple(int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape)))
 
 
-def _loop_fields(
-    shape: Shape, batch_free: bool, **strides: tuple[int, ...]
-) -> dict[str, int]:
+def _loop_fields(shape: Shape, batch_free: bool, **strides: tuple[int, ...]) -> dict[str, int]:
     """Sizes and strides of loops over `shape`. batch_free: axis 0 is the `outer` loop, and there is one image."""
     fields: dict[str, int] = {"images": 1, "outer": 1, "out_h": 1, "out_w": 1, "out_c": 1, "rows": 1}
     for axis, loop in enumerate(_LOOPS[len(shape)]):
@@ -383,7 +381,14 @@ def _copy_step(
 def _fill_step(planning: Planning, node: str, name: str, value: float) -> None:
     layout = planning.layout(name)
     planning.step(
-        KernelKey("fill"), node, y=(name, 0), images=layout.images, y_image=layout.image, length=layout.image, low=value, rows=1
+        KernelKey("fill"),
+        node,
+        y=(name, 0),
+        images=layout.images,
+        y_image=layout.image,
+        length=layout.image,
+        low=value,
+        rows=1,
     )
 
 
@@ -455,9 +460,7 @@ def lower_binary(planning: Planning, op: Binary) -> None:
         missing = len(y_shape) - len(shape)
         aligned = (1,) * missing + shape
         padded = (0,) * missing + own
-        strides[key] = tuple(
-            0 if size == 1 and out != 1 else step for size, out, step in zip(aligned, y_shape, padded)
-        )
+        strides[key] = tuple(0 if size == 1 and out != 1 else step for size, out, step in zip(aligned, y_shape, padded))
         places[key] = (name, inside)
     planning.step(
         KernelKey("binary"),
@@ -512,7 +515,9 @@ def lower_argmax(planning: Planning, op: ArgMax) -> None:
     """ArgMax along any axis but the batch."""
     x, y = planning.layout(op.x), planning.layout(op.output)
     if planning.value(op.x).shape[op.axis] >= _MAX_INDEX:
-        raise unsupported(op, f"axis {op.axis} has {planning.value(op.x).shape[op.axis]} elements; {_MAX_INDEX} is the limit")
+        raise unsupported(
+            op, f"axis {op.axis} has {planning.value(op.x).shape[op.axis]} elements; {_MAX_INDEX} is the limit"
+        )
     y_strides = _kept_strides(y, (op.axis,), op.keepdims, x.rank)
     _axis_step(planning, op, "argmax", op.axis, y_strides, 0, option=int(op.select_last))
 
@@ -592,4 +597,3 @@ LOWER: Final[Mapping[type, Callable[..., None]]] = {
     Transpose: lower_transpose,
     Reshape: lower_reshape,
 }
-

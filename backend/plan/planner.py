@@ -68,9 +68,7 @@ class Planning:
     def is_constant(self, name: str) -> bool:
         return name in self.graph.constants
 
-    def step(
-        self, kernel: KernelKey, node: str, *, macs: int = 0, weight_bytes: int = 0, **fields: Any
-    ) -> Draft:
+    def step(self, kernel: KernelKey, node: str, *, macs: int = 0, weight_bytes: int = 0, **fields: Any) -> Draft:
         """Appends a step with the given fields; fields named x, y, b are (value, elements inside it)."""
         record = np.zeros((), STEP)
         record["low"], record["high"] = -np.inf, np.inf

@@ -37,8 +37,9 @@ def fold_batchnorm(graph: Graph) -> Graph:
         producer = ops.get(_data_operand(op, constants))
         if isinstance(producer, (Conv, Dense)) and producer.output in private and producer.epilogue == Epilogue():
             affine = _affine(op, producer, graph, constants)
-            if affine is not None:
-                weight, bias = _scaled(producer, *affine, constants)
+            scaled = None if affine is None else _scaled(producer, *affine, constants)
+            if scaled is not None:
+                weight, bias = scaled
                 weight_name, bias_name = fresh(f"{op.output}.weight", values), fresh(f"{op.output}.bias", values)
                 for name, array in ((weight_name, weight), (bias_name, bias)):
                     constants[name] = array
@@ -91,9 +92,12 @@ def _affine(
 
 def _scaled(
     op: Conv | Dense, scale: _Vector, shift: _Vector, constants: dict[str, npt.NDArray[np.generic]]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Weight and bias of scale * op(x) + shift."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+    """Weight and bias of scale * op(x) + shift; None if float32 cannot hold them."""
     weight = constants[op.weight].astype(np.float64)
     weight = weight * (scale.reshape(-1, 1, 1, 1) if isinstance(op, Conv) else scale)
     bias = constants[op.bias].astype(np.float64) if op.bias != ABSENT else np.zeros(scale.shape)
-    return weight.astype(np.float32), (bias * scale + shift).astype(np.float32)
+    bias = bias * scale + shift
+    if max(np.abs(weight).max(), np.abs(bias).max()) > np.finfo(np.float32).max:
+        return None
+    return weight.astype(np.float32), bias.astype(np.float32)

@@ -1,0 +1,103 @@
+"""The team of threads that works on one inference: Numba's OpenMP layer, checked and pinned.
+
+A team belongs to the Python thread that opens the parallel region: pin from the thread that will call `run`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from ..errors import MachineError
+from ..simd.atomics import atomic_add, atomic_load, yield_cpu
+from .jit import jit_parallel
+
+_POLLS: Final = 1_000_000
+"""How long a member waits for the others to show that they run at the same time; then it goes on alone."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _gettid(_typing: Any) -> Any:
+    """gettid(2)"""
+
+    def emit(_context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "gettid")
+        return builder.sext(builder.call(function, []), ir.IntType(64))
+
+    return types.int64(), emit
+
+
+@jit_parallel
+def _meet(tids: Any, arrived: Any) -> None:
+    for me in numba.prange(len(tids)):
+        tids[me] = _gettid()
+        atomic_add(arrived, 0, 1)
+        for _ in range(_POLLS):
+            if atomic_load(arrived, 0) >= len(tids):
+                break
+            yield_cpu()
+
+
+def open_team(threads: int) -> list[int]:
+    """Starts a team of the calling thread; the system's thread ids of its members.
+
+    Raises: MachineError if OpenMP is missing, or gives fewer threads than asked.
+    """
+    if "omp" not in (numba.config.THREADING_LAYER, _layer_in_use()):
+        if _layer_in_use():
+            raise MachineError(
+                f"Numba's threading layer {_layer_in_use()!r} is in use in this process, but several threads per "
+                "inference need 'omp': create the session before other parallel Numba code runs, or use threads=1"
+            )
+        numba.config.THREADING_LAYER = "omp"
+    if threads > numba.config.NUMBA_NUM_THREADS:
+        raise MachineError(
+            f"threads={threads}, but Numba was started with {numba.config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS): "
+            "ask for fewer, or start the process on more CPUs"
+        )
+    numba.set_num_threads(threads)
+    tids, arrived = np.zeros(threads, np.int64), np.zeros(1, np.int64)
+    try:
+        _meet(tids, arrived)
+    except ValueError as error:
+        raise MachineError(
+            "several threads per inference need OpenMP, which Numba cannot load: install GNU OpenMP "
+            "(Debian: apt-get install libgomp1), or use threads=1"
+        ) from error
+    if len(set(tids.tolist())) != threads:
+        raise MachineError(
+            f"threads={threads}, but OpenMP gave {len(set(tids.tolist()))}: something in this process limits it "
+            "(OMP_THREAD_LIMIT, OMP_DYNAMIC, or a library that changed OpenMP's settings)"
+        )
+    return [int(tid) for tid in tids]
+
+
+def pin_team(threads: int, cpus: Sequence[int]) -> list[set[int]]:
+    """Binds each member to one CPU; the masks read back from the system, in the members' order.
+
+    Raises: MachineError if there are too few CPUs or a mask did not take effect.
+    """
+    if len(cpus) < threads:
+        raise MachineError(f"{threads} threads cannot be pinned to {len(cpus)} CPUs {list(cpus)}: one each is needed")
+    tids = [0] if threads == 1 else open_team(threads)
+    for tid, cpu in zip(tids, cpus):
+        os.sched_setaffinity(tid, {cpu})
+    masks = [set(os.sched_getaffinity(tid)) for tid in tids]
+    for tid, cpu, mask in zip(tids, cpus, masks):
+        if mask != {cpu}:
+            raise MachineError(f"thread {tid} was pinned to CPU {cpu}, but the system reports {sorted(mask)}")
+    return masks
+
+
+def _layer_in_use() -> str:
+    try:
+        return str(numba.threading_layer())
+    except ValueError:  # Numba's way to say that no parallel region has run yet
+        return ""
