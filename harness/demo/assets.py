@@ -35,16 +35,18 @@ RECORD_NAME: Final = "demo.json"
 """How an asset was made; lies in its folder."""
 
 DEFAULT_VAL_COUNT: Final = 10 * len(CLASSES)
-_SEED: Final = 20_150_512
-_FITTING_COUNT: Final = 16 * len(CLASSES)
-_HELD_OUT_COUNT: Final = 4 * len(CLASSES)
+SEED: Final = 20_150_512
+FITTING_COUNT: Final = 16 * len(CLASSES)
+HELD_OUT_COUNT: Final = 4 * len(CLASSES)
 
 
 @dataclass(frozen=True)
 class DemoAssets:
-    """Where the demo is. held_out_top1: share (0..1) of the held-out images that the fit classified correctly.
+    """Where the demo is.
 
-    dataset_path: folder with JPEGs and val_map.txt. info: both records, by "model" and "images".
+    dataset_path: folder with JPEGs and val_map.txt. held_out_top1: share (0..1) of the held-out images that the fit
+    classified correctly; the accuracy on the validation images is for a run to find out. info: what RECORD_NAME
+    says, by "model" and "images".
     """
 
     model_path: Path
@@ -54,59 +56,62 @@ class DemoAssets:
 
 
 def ensure_demo(
-    cache_dir: Path,
-    progress: Progress,
-    *,
-    val_count: int = DEFAULT_VAL_COUNT,
-    seed: int = _SEED,
-    fitting_count: int = _FITTING_COUNT,
-    held_out_count: int = _HELD_OUT_COUNT,
-    isa: str | None = None,
+    cache_dir: Path, progress: Progress, *, val_count: int = DEFAULT_VAL_COUNT, isa: str | None = None
 ) -> DemoAssets:
     """The demo model and its first `val_count` validation images, built if they are not in `cache_dir` yet.
 
-    Same arguments, same ISA, same bytes. isa: what the engine computes the fit with (as in `InferenceSession`).
+    isa: what the engine computes the fit with (as in `InferenceSession`). Same ISA, same bytes.
     Raises: BadInputError if `cache_dir` cannot be written or is full; MachineError for an ISA that is not here.
     """
-    isa_name = detect(isa).isa.name
-    model_definition = {
-        "asset": "model",
-        "seed": seed,
-        "fitting_count": fitting_count,
-        "held_out_count": held_out_count,
-        "isa": isa_name,
-        "recipe": IMAGENET.digest(),
-        **_made_with(images, model, fit),
-    }
-    images_definition = {"asset": "images", "seed": seed, "count": val_count, **_made_with(images)}
-
-    def build_model(folder: Path) -> dict[str, Any]:
-        result = fit.fit_model(seed, fitting_count, held_out_count, progress, isa=isa)
-        progress.phase("demo model: writing")
-        (folder / MODEL_NAME).write_bytes(result.model.SerializeToString())
-        return {"ridge_penalty": result.penalty, "held_out_top1": result.held_out_top1}
-
-    def build_images(folder: Path) -> dict[str, Any]:
-        progress.phase(f"demo images: writing {val_count} JPEGs")
-        images.write_dataset(folder, seed, val_count, progress=lambda done: progress.update(f"{done} of {val_count}"))
-        return {"split": Split.VALIDATION.name, "classes": len(CLASSES)}
-
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        model_folder, model_record = _built_once(cache_dir, model_definition, build_model)
-        images_folder, images_record = _built_once(cache_dir, images_definition, build_images)
-    except OSError as error:
-        needed_mb = 105 + val_count * 65 // 1000
-        raise BadInputError(
-            f"{cache_dir}: the demo cannot be stored there ({error.strerror or error}); "
-            f"it needs about {needed_mb} MB in a folder that you may write: free some space, or choose another folder"
-        ) from error
+    model_folder, model_record = ensure_model(cache_dir, progress, isa=isa)
+    images_folder, images_record = ensure_images(cache_dir, progress, count=val_count)
     return DemoAssets(
         model_folder / MODEL_NAME,
         images_folder,
         model_record["held_out_top1"],
         {"model": model_record, "images": images_record},
     )
+
+
+def ensure_model(
+    cache_dir: Path,
+    progress: Progress,
+    *,
+    seed: int = SEED,
+    fitting_count: int = FITTING_COUNT,
+    held_out_count: int = HELD_OUT_COUNT,
+    isa: str | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """The folder that holds MODEL_NAME, and its record. Raises as `ensure_demo`."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        result = fit.fit_model(seed, fitting_count, held_out_count, progress, isa=isa)
+        progress.phase("demo model: writing")
+        (folder / MODEL_NAME).write_bytes(result.model.SerializeToString())
+        return {"ridge_penalty": result.penalty, "held_out_top1": result.held_out_top1}
+
+    definition = {
+        "asset": "model",
+        "seed": seed,
+        "fitting_count": fitting_count,
+        "held_out_count": held_out_count,
+        "isa": detect(isa).isa.name,
+        "recipe": IMAGENET.digest(),
+        **_made_with(images, model, fit),
+    }
+    return _built_once(cache_dir, definition, build, needed_mb=105)
+
+
+def ensure_images(cache_dir: Path, progress: Progress, *, count: int, seed: int = SEED) -> tuple[Path, dict[str, Any]]:
+    """The folder of the first `count` validation images (ImageNet layout), and its record. Raises as `ensure_demo`."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        progress.phase(f"demo images: writing {count} JPEGs")
+        images.write_dataset(folder, seed, count, progress=lambda done: progress.update(f"{done} of {count}"))
+        return {"split": Split.VALIDATION.name, "classes": len(CLASSES)}
+
+    definition = {"asset": "images", "seed": seed, "count": count, **_made_with(images)}
+    return _built_once(cache_dir, definition, build, needed_mb=1 + count * 65 // 1000)
 
 
 def _made_with(*modules: Any) -> dict[str, str]:
@@ -116,16 +121,25 @@ def _made_with(*modules: Any) -> dict[str, str]:
 
 
 def _built_once(
-    cache_dir: Path, definition: dict[str, Any], build: Callable[[Path], dict[str, Any]]
+    cache_dir: Path, definition: dict[str, Any], build: Callable[[Path], dict[str, Any]], *, needed_mb: int
 ) -> tuple[Path, dict[str, Any]]:
-    """The finished folder of an asset and its record (definition and what `build` returned)."""
+    """The finished folder of an asset and its record: the definition and what `build` returned."""
     digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
     target = cache_dir / f"{definition['asset']}-{digest}"
-    if not target.is_dir():
-        with _locked(cache_dir / f"{target.name}.lock"):
-            if not target.is_dir():
-                _build(target, definition, build)
-    record: dict[str, Any] = json.loads((target / RECORD_NAME).read_text(encoding="utf-8"))
+    try:
+        if not target.is_dir():
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            with _locked(target.with_name(f"{target.name}.lock")):
+                if not target.is_dir():
+                    _build(target, definition, build)
+        record: dict[str, Any] = json.loads((target / RECORD_NAME).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(
+            f"{target}: the demo cannot be stored there ({error.strerror or error}); "
+            f"it needs {needed_mb} MB in a folder that you may write: free some space, or choose another folder"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"{target / RECORD_NAME}: damaged ({error}); delete the folder to build it anew") from error
     return target, record
 
 
