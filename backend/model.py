@@ -159,7 +159,10 @@ class InferenceSession:
         if count > self._plan.max_batch:
             raise InputError(f"profile takes at most max_batch={self._plan.max_batch} images, not {count}")
         seconds = self._executor.time_steps(arrays, self._empty_outputs(count), count, raw, rounds)
-        return [StepProfile(info, count, time) for info, time in zip(self._plan.infos, seconds)]
+        totals = [0.0] * len(self._plan.infos)
+        for index, time in zip(self._plan.info_of_step, seconds):
+            totals[index] += time
+        return [StepProfile(info, count, total) for info, total in zip(self._plan.infos, totals)]
 
     def _empty_outputs(self, count: int) -> list[Array]:
         plan = self._plan

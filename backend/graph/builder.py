@@ -127,16 +127,19 @@ class GraphBuilder:
         self._value(node, index)
         raise node.error(f"input {index} ({name!r}) must be a constant, but the model computes it")
 
-    def weight(self, node: Node, index: int) -> str:
-        """Name of input `index`, which must be a constant float32 array, now among the graph's constants."""
-        name = node.input(index)
+    def numbers(self, node: Node, index: int) -> npt.NDArray[np.float32]:
+        """The constant float32 array that input `index` must be."""
         array = self.array(node, index)
         if array.dtype != np.float32:
-            raise node.error(f"input {index} ({name!r}) is {array.dtype}; only float32 is supported")
+            raise node.error(f"input {index} ({node.input(index)!r}) is {array.dtype}; only float32 is supported")
         if array.size == 0:
-            raise node.error(f"input {index} ({name!r}) has shape {list(array.shape)}, which is empty")
-        self._keep(name, array)
-        return name
+            raise node.error(f"input {index} ({node.input(index)!r}) has shape {list(array.shape)}, which is empty")
+        return array.astype(np.float32, copy=False)
+
+    def weight(self, node: Node, index: int) -> str:
+        """Name of input `index`, which must be a constant float32 array, now among the graph's constants."""
+        self._keep(node.input(index), self.numbers(node, index))
+        return node.input(index)
 
     def integers(self, node: Node, index: int) -> tuple[int, ...]:
         """The constant integers (scalar or list) that input `index` must be."""

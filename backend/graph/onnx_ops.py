@@ -167,7 +167,7 @@ def _batch_normalization(b: GraphBuilder, node: Node) -> None:
     if node.integer("training_mode", 0) or not node.integer("spatial", 1):
         raise node.error("only the inference form (training_mode=0, spatial=1) is supported")
     x = b.tensor(node, 0)
-    gamma, beta, mean, variance = (b.array(node, i).astype(np.float64) for i in range(1, 5))
+    gamma, beta, mean, variance = (b.numbers(node, i).astype(np.float64) for i in range(1, 5))
     channels = x.shape[1:2]
     if not gamma.shape == beta.shape == mean.shape == variance.shape == channels:
         shapes = [list(array.shape) for array in (gamma, beta, mean, variance)]

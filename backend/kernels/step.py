@@ -64,6 +64,8 @@ STEP: Final = np.dtype(
         ("kernel", np.int64),  # index into the plan's kernels
         ("unit_kind", np.int64),  # how its work is cut: GEMM_UNITS, ROW_UNITS, IMAGE_UNITS
         ("images", np.int64),  # images per unit of batch: 1 if the value is batched, else its fixed axis 0
+        ("first", np.int64),  # the step runs units of batch [first, first + chunk)
+        ("chunk", np.int64),
         # where operands lie: x and y; b is the second operand (a convolution's residual)
         ("x", np.int64),
         ("x_image", np.int64),

@@ -59,7 +59,7 @@ def run_serial(
     """Steps [first, last) for `batch` images, by the calling thread alone."""
     for index in range(first, last):
         step = steps[index]
-        images = batch * step.images
+        images = min(step.chunk, max(0, batch - step.first)) * step.images
         for unit in range(_units(step, images)):
             call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit)
 
@@ -71,7 +71,7 @@ def _participate(
 ) -> None:  # fmt: skip
     for index in range(first, last):
         step = steps[index]
-        images = batch * step.images
+        images = min(step.chunk, max(0, batch - step.first)) * step.images
         units = _units(step, images)
         base = index * (threads + 1) * COUNTER_PITCH
         done = base + threads * COUNTER_PITCH

@@ -33,7 +33,7 @@ from ..pixels import PixelInput
 from .blocking import choose_blocks, choose_tiles
 from .layout import NO_HALO, Layout
 from .pack import F32Array, pack_panels
-from .planner import Draft, Planning, unsupported
+from .planning import Draft, Planning, unsupported
 
 _GROUP_PIXELS: Final = 512
 """Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared."""

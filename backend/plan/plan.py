@@ -39,7 +39,8 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class Plan:
-    """steps: records of dtype `kernels.step.STEP`, one per `infos`; their kernels by index. arena_size in float32 elements.
+    """steps: records of dtype `kernels.step.STEP`, their kernels by index into `kernels`. info_of_step: index into
+    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size in float32 elements.
 
     constants: (offset, array) to be written into the arena once. pixel_steps: the same steps for raw uint8 pixels in
     place of the first input, or None if the plan was made without pixels.
@@ -54,6 +55,7 @@ class Plan:
     kernels: tuple[KernelKey, ...]
     steps: npt.NDArray[Any]
     pixel_steps: npt.NDArray[Any] | None
+    info_of_step: tuple[int, ...]
     infos: tuple[StepInfo, ...]
     weights: npt.NDArray[np.float32]
     tables: npt.NDArray[np.int32]

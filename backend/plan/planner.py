@@ -1,119 +1,65 @@
-"""Graph -> plan: where every value lives, then one or more steps per op (lower.py), then offsets filled in."""
+"""Graph -> plan: where every value lives, one or more steps per op (lower.py), then offsets filled in.
+
+Early layers of a network have large pictures and small weights, late ones the reverse. So a plan has up to two
+segments (segments.py): the first runs few images at a time, its values sharing memory that stays in cache; the
+second runs the whole batch, so that each weight is read from memory once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ..errors import InputError, ModelError
-from ..graph.ir import BATCH, Conv, Graph, Op, Pads, Reshape, Transpose, Value, reads
-from ..kernels.step import STEP, KernelKey, unit_kind
+from ..errors import InputError
+from ..graph.ir import BATCH, Conv, Graph, Op, Pads, Reshape, Transpose, reads
+from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
 from .layout import NO_HALO, Layout, layout_of
+from .lower import LOWER, is_depthwise, lower_export, lower_import, lower_pixels
 from .memory import Lifetime, assign_offsets
-from .pack import ALIGN_BYTES, Buffers, F32Array
-from .plan import Plan, Port, StepInfo
+from .pack import ALIGN_BYTES
+from .plan import Plan, Port
+from .planning import Draft, Planning
+from .segments import Segment, choose_segments
 
 _ALIGN = ALIGN_BYTES // 4
 
 
-@dataclass
-class Draft:
-    """A step before offsets are known: its record, and which values its x, y and b lie in, with what added.
-
-    places: field -> (value, elements from the start of the value's memory).
-    """
-
-    record: Any
-    info: StepInfo
-    places: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-
-class Planning:
-    """What lowering an op may ask and add to, while a plan is being made."""
-
-    def __init__(self, graph: Graph, machine: Machine, max_batch: int) -> None:
-        self.graph = graph
-        self.machine = machine
-        self.batched = any(graph.values[name].shape[:1] == (BATCH,) for name in graph.inputs)
-        if not self.batched and max_batch != 1:
-            shapes = {name: graph.values[name].shape for name in graph.inputs}
-            raise InputError(f"max_batch={max_batch}, but the model's shapes are fixed: {shapes}; use max_batch=1")
-        self.max_batch = max_batch
-        self.buffers = Buffers()
-        self.drafts: list[Draft] = []
-        self.kernels: dict[KernelKey, int] = {}
-        self.layouts: dict[str, Layout] = {}
-        self.alias: dict[str, str] = {}
-        self.constants: dict[str, F32Array] = {}
-
-    def value(self, name: str) -> Value:
-        return self.graph.values[name]
-
-    def layout(self, name: str) -> Layout:
-        return self.layouts[name]
-
-    def images(self, layout: Layout) -> int:
-        """Images at the largest batch."""
-        return layout.images * self.max_batch
-
-    def array(self, name: str) -> F32Array:
-        """A constant as float32."""
-        return np.asarray(self.graph.constants[name], np.float32)
-
-    def is_constant(self, name: str) -> bool:
-        return name in self.graph.constants
-
-    def step(self, kernel: KernelKey, node: str, *, macs: int = 0, weight_bytes: int = 0, **fields: Any) -> Draft:
-        """Appends a step with the given fields; fields named x, y, b are (value, elements inside it)."""
-        record = np.zeros((), STEP)
-        record["low"], record["high"] = -np.inf, np.inf
-        record["kernel"] = self.kernels.setdefault(kernel, len(self.kernels))
-        record["unit_kind"] = unit_kind(kernel.name)
-        places = {key: fields.pop(key) for key in ("x", "y", "b") if key in fields}
-        for key, entry in fields.items():
-            record[key] = entry
-        touched = sum(self._bytes(value) for value, _ in places.values())
-        shape = str(self.value(places["y"][0]).shape) if places["y"][0] in self.graph.values else ""
-        info = StepInfo(node, str(kernel), shape, macs, weight_bytes, touched)
-        draft = Draft(record, info, places)
-        self.drafts.append(draft)
-        return draft
-
-    def temporary(self, name: str, layout: Layout) -> str:
-        """Memory for a value that the graph does not know."""
-        self.layouts[name] = layout
-        return name
-
-    def _bytes(self, name: str) -> int:
-        layout = self.layouts[name]
-        return 4 * layout.images * layout.h * layout.w * layout.c
-
-
-def make_plan(graph: Graph, machine: Machine, max_batch: int, pixels: PixelInput | None) -> Plan:
+def make_plan(
+    graph: Graph,
+    machine: Machine,
+    max_batch: int,
+    pixels: PixelInput | None = None,
+    segments: tuple[Segment, ...] | None = None,
+) -> Plan:
     """Plans a graph that has been through the passes. Depends on nothing but its arguments.
+
+    segments: how to cut the ops, in place of `choose_segments`; no cut changes a result.
 
     Raises: ModelError for what no kernel can do, InputError for a max_batch or pixels that the model cannot take.
     """
-    from .lower import LOWER, lower_export, lower_import, lower_pixels
-
-    planning = Planning(graph, machine, max_batch)
+    batched = any(graph.values[name].shape[:1] == (BATCH,) for name in graph.inputs)
+    if not batched and max_batch != 1:
+        shapes = {name: graph.values[name].shape for name in graph.inputs}
+        raise InputError(f"max_batch={max_batch}, but the model's shapes are fixed: {shapes}; use max_batch=1")
+    planning = Planning(graph, machine, batched)
     _lay_out(planning)
-    pixel_draft = None
+    segments = segments or choose_segments(graph, planning.layouts, machine, max_batch)
+    planning.begin_segment(0, segments[0].chunk)
     for index, name in enumerate(graph.inputs):
         lower_import(planning, name, index)
-    if pixels is not None:
-        pixel_draft = lower_pixels(planning, graph.inputs[0], pixels)
-    for op in graph.ops:
-        lower: Callable[[Planning, Any], None] = LOWER[type(op)]
-        lower(planning, op)
+    pixel_draft = lower_pixels(planning, graph.inputs[0], pixels) if pixels is not None else None
+    for number, segment in enumerate(segments):
+        planning.begin_segment(number, segment.chunk)
+        for op in graph.ops[segment.first : segment.last]:
+            LOWER[type(op)](planning, op)
     for index, name in enumerate(graph.outputs):
         lower_export(planning, name, len(graph.inputs) + index)
-    return _assemble(planning, pixel_draft)
+    return _assemble(planning, segments, max_batch, pixel_draft)
 
 
 def _lay_out(planning: Planning) -> None:
@@ -143,56 +89,35 @@ def _lay_out(planning: Planning) -> None:
 
 
 def _reads_scalars(planning: Planning, op: Op, name: str) -> bool:
-    from .lower import is_depthwise
-
     return isinstance(op, Conv) and op.x == name and op.epilogue.residual != name and not is_depthwise(planning, op)
 
 
-def _assemble(planning: Planning, pixel_draft: Draft | None) -> Plan:
-    graph = planning.graph
-    drafts = planning.drafts
-
-    def home(name: str) -> str:
-        while name in planning.alias:
-            name = planning.alias[name]
-        return name
-
-    spans: dict[str, tuple[int, int]] = {}
-    for index, draft in enumerate(drafts):
-        for name, _ in draft.places.values():
-            first, last = spans.get(home(name), (index, index))
-            spans[home(name)] = (min(first, index), max(last, index))
-    lifetimes = []
-    for name, (first, last) in spans.items():
-        if name not in planning.constants:
-            layout = planning.layout(name)
-            lifetimes.append(Lifetime(name, planning.images(layout) * layout.image, first, last))
-    offsets, arena_size = assign_offsets(lifetimes, _ALIGN)
-    for name, array in planning.constants.items():
-        offsets[name] = arena_size
-        arena_size += -(-array.size // _ALIGN) * _ALIGN
-
-    for draft in [*drafts, *([pixel_draft] if pixel_draft else [])]:
-        for key, (name, inside) in draft.places.items():
-            draft.record[key] = offsets[home(name)] + inside
-    steps = np.array([draft.record for draft in drafts], STEP)
-    pixel_steps = None
-    if pixel_draft is not None:
-        pixel_steps = steps.copy()
-        pixel_steps[0] = pixel_draft.record
+def _assemble(planning: Planning, segments: tuple[Segment, ...], max_batch: int, pixel_draft: Draft | None) -> Plan:
+    graph, drafts = planning.graph, planning.drafts
+    offsets, copies, arena_size = _place_values(planning, segments, max_batch)
+    order = list(_run_order(drafts, segments, max_batch))
+    steps = np.zeros(len(order), STEP)
+    pixel_steps = None if pixel_draft is None else np.zeros(len(order), STEP)
+    for position, (index, first) in enumerate(order):
+        chunk = segments[drafts[index].segment].chunk
+        steps[position] = _placed(planning, drafts[index], offsets, copies, first, chunk)
+        if pixel_steps is not None:
+            draft = pixel_draft if index == 0 and pixel_draft is not None else drafts[index]
+            pixel_steps[position] = _placed(planning, draft, offsets, copies, first, chunk)
     ports = [
         Port(name, planning.value(name).shape, planning.value(name).dtype) for name in (*graph.inputs, *graph.outputs)
     ]
     return Plan(
         model=graph.name,
         machine=planning.machine,
-        max_batch=planning.max_batch,
+        max_batch=max_batch,
         batched=planning.batched,
         inputs=tuple(ports[: len(graph.inputs)]),
         outputs=tuple(ports[len(graph.inputs) :]),
         kernels=tuple(planning.kernels),
         steps=steps,
         pixel_steps=pixel_steps,
+        info_of_step=tuple(index for index, _ in order),
         infos=tuple(draft.info for draft in drafts),
         weights=planning.buffers.weights(),
         tables=planning.buffers.tables(),
@@ -201,6 +126,59 @@ def _assemble(planning: Planning, pixel_draft: Draft | None) -> Plan:
     )
 
 
-def unsupported(op: Op, what: str) -> ModelError:
-    """The error for an op that is known but asks for something that no kernel does."""
-    return ModelError(f"node {op.name!r} ({type(op).__name__}): {what}")
+def _run_order(drafts: list[Draft], segments: tuple[Segment, ...], max_batch: int) -> Iterator[tuple[int, int]]:
+    """(draft, first unit of batch) in the order of execution: a segment's drafts once per chunk."""
+    for number, segment in enumerate(segments):
+        own = [index for index, draft in enumerate(drafts) if draft.segment == number]
+        for first in range(0, max_batch, segment.chunk):
+            yield from ((index, first) for index in own)
+
+
+def _place_values(
+    planning: Planning, segments: tuple[Segment, ...], max_batch: int
+) -> tuple[dict[str, int], dict[str, int], int]:
+    """(offset of each value, units of batch that its memory holds, elements of the arena)."""
+    drafts = planning.drafts
+    bounds = []
+    for number in range(len(segments)):
+        own = [index for index, draft in enumerate(drafts) if draft.segment == number]
+        bounds.append((min(own), max(own)) if own else (0, 0))
+    touched: dict[str, list[int]] = {}
+    for index, draft in enumerate(drafts):
+        for name, _ in draft.places.values():
+            touched.setdefault(planning.home(name), []).append(index)
+    lifetimes, copies = [], {}
+    for name, users in touched.items():
+        if name in planning.constants:
+            copies[name] = 0
+            continue
+        first, last = users[0], users[-1]
+        home = drafts[first].segment
+        copies[name] = segments[home].chunk
+        if drafts[last].segment != home:  # later chunks of the segment must not overwrite what earlier ones left
+            copies[name], first = max_batch, bounds[home][0]
+        layout = planning.layout(name)
+        lifetimes.append(Lifetime(name, copies[name] * layout.images * layout.image, first, last))
+    offsets, arena_size = assign_offsets(lifetimes, _ALIGN)
+    for name, array in planning.constants.items():
+        offsets[name] = arena_size
+        arena_size += -(-array.size // _ALIGN) * _ALIGN
+    return offsets, copies, arena_size
+
+
+def _placed(
+    planning: Planning, draft: Draft, offsets: dict[str, int], copies: dict[str, int], first: int, chunk: int
+) -> npt.NDArray[Any]:
+    """The draft's record with offsets filled in, for the chunk of units of batch that starts at `first`."""
+    record = draft.record.copy()
+    record["first"], record["chunk"] = first, chunk
+    for key in ("x", "y", "b"):
+        images = int(record["images"]) * first
+        if key not in draft.places:
+            record[key] += images * int(record[f"{key}_image"])
+            continue
+        name, inside = draft.places[key]
+        name = planning.home(name)
+        skipped = images * int(record[f"{key}_image"]) if copies[name] > chunk else 0
+        record[key] = offsets[name] + inside + skipped
+    return record

@@ -1,0 +1,106 @@
+"""A plan in the making: the record that ops are lowered into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelError
+from ..graph.ir import Graph, Op, Value
+from ..kernels.step import STEP, KernelKey, unit_kind
+from ..machine import Machine
+from .layout import Layout
+from .pack import Buffers, F32Array
+from .plan import StepInfo
+
+
+@dataclass
+class Draft:
+    """A step before offsets are known: its record, and which values its x, y and b lie in, with what added.
+
+    places: field -> (value, elements from the start of the value's memory). segment: which part of the plan it is in.
+    """
+
+    record: Any
+    info: StepInfo
+    segment: int
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+
+class Planning:
+    """What lowering an op may ask and add to, while a plan is being made.
+
+    chunk: units of batch that the steps being added run at once.
+    """
+
+    def __init__(self, graph: Graph, machine: Machine, batched: bool) -> None:
+        self.graph = graph
+        self.machine = machine
+        self.batched = batched
+        self.chunk = 1
+        self.segment = 0
+        self.buffers = Buffers()
+        self.drafts: list[Draft] = []
+        self.kernels: dict[KernelKey, int] = {}
+        self.layouts: dict[str, Layout] = {}
+        self.alias: dict[str, str] = {}
+        self.constants: dict[str, F32Array] = {}
+
+    def value(self, name: str) -> Value:
+        return self.graph.values[name]
+
+    def layout(self, name: str) -> Layout:
+        return self.layouts[name]
+
+    def images(self, layout: Layout) -> int:
+        """Images that a step of the current segment works on at once, at most."""
+        return layout.images * self.chunk
+
+    def begin_segment(self, segment: int, chunk: int) -> None:
+        """Steps from here on belong to `segment`, which runs `chunk` units of batch at a time."""
+        self.segment, self.chunk = segment, chunk
+
+    def home(self, name: str) -> str:
+        """The value in whose memory a value lies: itself, or what it is an alias of."""
+        while name in self.alias:
+            name = self.alias[name]
+        return name
+
+    def array(self, name: str) -> F32Array:
+        """A constant as float32."""
+        return np.asarray(self.graph.constants[name], np.float32)
+
+    def is_constant(self, name: str) -> bool:
+        return name in self.graph.constants
+
+    def step(self, kernel: KernelKey, node: str, *, macs: int = 0, weight_bytes: int = 0, **fields: Any) -> Draft:
+        """Appends a step with the given fields; fields named x, y, b are (value, elements inside it)."""
+        record = np.zeros((), STEP)
+        record["low"], record["high"] = -np.inf, np.inf
+        record["kernel"] = self.kernels.setdefault(kernel, len(self.kernels))
+        record["unit_kind"] = unit_kind(kernel.name)
+        places = {key: fields.pop(key) for key in ("x", "y", "b") if key in fields}
+        for key, entry in fields.items():
+            record[key] = entry
+        touched = sum(self._bytes(value) for value, _ in places.values())
+        shape = str(self.value(places["y"][0]).shape) if places["y"][0] in self.graph.values else ""
+        info = StepInfo(node, str(kernel), shape, macs, weight_bytes, touched)
+        draft = Draft(record, info, self.segment, places)
+        self.drafts.append(draft)
+        return draft
+
+    def temporary(self, name: str, layout: Layout) -> str:
+        """Memory for a value that the graph does not know."""
+        self.layouts[name] = layout
+        return name
+
+    def _bytes(self, name: str) -> int:
+        layout = self.layouts[name]
+        return 4 * layout.images * layout.h * layout.w * layout.c
+
+
+def unsupported(op: Op, what: str) -> ModelError:
+    """The error for an op that is known but asks for something that no kernel does."""
+    return ModelError(f"node {op.name!r} ({type(op).__name__}): {what}")
