@@ -11,10 +11,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from .config import DEFAULT_OUTPUT, PROFILE_NAMES, SCENARIOS, ProfileName, RunConfig
 from .errors import BadInputError, HarnessError, RunInterruptedError
@@ -100,10 +102,46 @@ def run(**flags: Any) -> None:
     from .progress import open_progress
     from .run import run as run_test
 
+    if flags["model"] is None and flags["dataset_path"] is None:
+        _run_demo(flags)
+        return
     config = _run_config(flags)
     with open_progress(flags["quiet"]) as progress:
         outcome = run_test(config, progress)
     report.print_outcome(outcome)
+
+
+_DEMO_FLAGS: Final = frozenset(
+    ["scenario", "accuracy", "output", "backend", "max_batchsize", "threads", "instances", "isa", "quiet", "debug"]
+)
+"""What `run` takes without a model; everything else is the demo's own choice."""
+
+
+def _run_demo(flags: dict[str, Any]) -> None:
+    from . import report
+    from .demo_campaign import DemoRuns, demo_config, make_demo, run_demo
+    from .progress import open_progress
+
+    context = click.get_current_context()
+    for name in flags:
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in _DEMO_FLAGS:
+            flag = "--" + name.removesuffix("_s").replace("_", "-")
+            raise BadInputError(f"{flag} needs --model and --dataset-path: the demo chooses its own settings")
+    runs = DemoRuns(
+        scenarios=(flags["scenario"],) if flags["scenario"] else SCENARIOS,
+        modes=("accuracy",) if flags["accuracy"] else ("performance", "accuracy"),
+    )
+    with open_progress(flags["quiet"]) as progress:
+        config = replace(
+            demo_config(make_demo(progress, flags["isa"]), flags["backend"], flags["output"]),
+            max_batch=flags["max_batchsize"],
+            instances=flags["instances"],
+            threads=flags["threads"],
+            isa=flags["isa"],
+        )
+        outcomes = list(run_demo(config, runs, progress))
+    report.print_campaign(outcomes, flags["output"])
 
 
 def _run_config(flags: dict[str, Any]) -> RunConfig:
@@ -164,6 +202,20 @@ def preprocess(
         spec = PROFILES[profile].spec
         dataset = open_dataset(dataset_path, spec, count, progress, store_path=preprocessed_dir, workers=threads)
     click.echo(f"{dataset.sample_count} images, recipe {spec.name}: {dataset.store_path}")
+
+
+@cli.command()
+@click.option("--isa", metavar="NAME", help="avx512, avx2 or generic. [default: the best this machine has]")
+@_common
+def demo(isa: str | None, quiet: bool, **_: Any) -> None:
+    """Make the demo's model and images, or find them, and say where they are."""
+    from .demo_campaign import make_demo
+    from .progress import open_progress
+
+    with open_progress(quiet) as progress:
+        assets = make_demo(progress, isa)
+    click.echo(f"model: {assets.model_path}")
+    click.echo(f"images: {assets.dataset_path}")
 
 
 @cli.command()

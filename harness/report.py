@@ -1,9 +1,15 @@
-"""What is printed when runs are over."""
+"""What is printed on standard output when runs are over."""
 
 from __future__ import annotations
 
-import click
+from collections.abc import Sequence
+from pathlib import Path
 
+import click
+from rich.console import Console
+from rich.table import Table
+
+from .results import RunResult
 from .run import RunOutcome
 
 
@@ -11,17 +17,49 @@ def print_outcome(outcome: RunOutcome) -> None:
     """One test: metric and verdict, or the accuracy line; what keeps it from submission; where the logs are."""
     result = outcome.result
     if result.metric is not None:
-        click.echo(
-            f"{result.scenario} {result.metric_name}: {result.metric:.3f} {result.metric_unit}, {result.verdict}"
-        )
+        click.echo(f"{result.scenario} {result.metric_name}: {_metric(result)}, {result.verdict}")
     if outcome.accuracy is not None:
         click.echo(outcome.accuracy.line)
-    for error in result.errors:
-        click.echo(f"LoadGen error: {error}")
-    for reason in result.invalid_reasons:
-        click.echo(f"INVALID because: {reason}")
+    for problem in _problems(result):
+        click.echo(problem)
     for reason in outcome.not_submittable:
         click.echo(f"not for submission: {reason}")
     if outcome.moved_aside is not None:
         click.echo(f"the earlier run there is now in {outcome.moved_aside}")
     click.echo(f"logs: {outcome.folder}")
+
+
+def print_campaign(outcomes: Sequence[RunOutcome], output: Path) -> None:
+    """Several tests: a table with a row per scenario, then what deviates from the official settings."""
+    table = Table("scenario", "metric", "result", "verdict", "accuracy")
+    for scenario in dict.fromkeys(outcome.result.scenario for outcome in outcomes):
+        of_scenario = [outcome for outcome in outcomes if outcome.result.scenario == scenario]
+        measured = next((o.result for o in of_scenario if o.result.metric is not None), None)
+        scored = next((o.accuracy for o in of_scenario if o.accuracy is not None), None)
+        table.add_row(
+            scenario,
+            measured.metric_name if measured else "-",
+            _metric(measured) if measured else "-",
+            measured.verdict if measured else "-",
+            f"{scored.percent:.3f}% ({scored.good} of {scored.total})" if scored else "-",
+        )
+    Console().print(table)
+    for outcome in outcomes:
+        for problem in _problems(outcome.result):
+            click.echo(f"{outcome.result.scenario}: {problem}")
+    click.echo("not for submission, because:")
+    for reason in dict.fromkeys(reason for outcome in outcomes for reason in outcome.not_submittable):
+        scenarios = dict.fromkeys(o.result.scenario for o in outcomes if reason in o.not_submittable)
+        click.echo(f"  {reason} ({', '.join(scenarios)})")
+    click.echo(f"logs: {output.absolute() / outcomes[0].folder.relative_to(output.absolute()).parts[0]}")
+
+
+def _metric(result: RunResult) -> str:
+    return f"{result.metric:.3f} {result.metric_unit}"
+
+
+def _problems(result: RunResult) -> list[str]:
+    return [
+        *(f"LoadGen error: {error}" for error in result.errors),
+        *(f"INVALID because: {reason}" for reason in result.invalid_reasons),
+    ]

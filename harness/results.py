@@ -36,8 +36,8 @@ class MetricKey:
 
 
 METRICS: Final[Mapping[Scenario, MetricKey]] = {
-    "SingleStream": MetricKey("early_stopping_latency_ss", "90th percentile latency", "ms", _NS_PER_MS),
-    "MultiStream": MetricKey("early_stopping_latency_ms", "99th percentile latency", "ms", _NS_PER_MS),
+    "SingleStream": MetricKey("early_stopping_latency_ss", "{percentile:g}th percentile latency", "ms", _NS_PER_MS),
+    "MultiStream": MetricKey("early_stopping_latency_ms", "{percentile:g}th percentile latency", "ms", _NS_PER_MS),
     "Offline": MetricKey("result_samples_per_second", "throughput", "samples/s"),
     "Server": MetricKey("result_completed_samples_per_sec", "throughput", "queries/s"),
 }
@@ -82,13 +82,15 @@ def read_result(folder: Path) -> RunResult:
         values.setdefault(entry["key"], entry["value"])
         if entry["metadata"].get("is_error"):
             errors.append(f"{entry['key']}: {entry['value']}")
-        if entry["key"] in ("result_invalid_reason", "early_stopping_result") and str(entry["value"]).strip():
-            reasons.append(str(entry["value"]).strip())
+        if entry["key"] == "result_invalid_reason":
+            reasons.append(" ".join(str(entry["value"]).split()))
     last_key = _LAST_KEYS.get(values.get("effective_test_mode", ""), _LAST_KEY)
     if last_key not in values:
         raise RunFailedError(
             f"{path} ends before LoadGen's last record ({last_key}): the test was cut off or the disk is full"
         )
+    if values.get("early_stopping_met") is False:
+        reasons.append(" ".join(str(values.get("early_stopping_result", "early stopping is not met")).split()))
     scenario: Scenario = values["effective_scenario"]
     metric = METRICS[scenario]
     validity = values.get("result_validity")
@@ -100,7 +102,7 @@ def read_result(folder: Path) -> RunResult:
         invalid_reasons=tuple(reasons) if validity == "INVALID" else (),
         errors=tuple(errors),
         metric=None if measured is None else measured / metric.divisor,
-        metric_name=metric.name,
+        metric_name=metric.name.format(percentile=100 * values["effective_target_latency_percentile"]),
         metric_unit=metric.unit,
         query_count=values.get("result_query_count"),
         latency_ms=_latencies(values),

@@ -36,6 +36,8 @@ class RunOutcome:
     result: RunResult
     accuracy: Accuracy | None
     not_submittable: tuple[str, ...]
+    instances: int
+    official_settings: settings.SettingValues
     moved_aside: Path | None
     """Where an earlier run of the same folder went."""
 
@@ -95,6 +97,7 @@ class _Run:
         self._progress = progress
         self._record: dict[str, Any] = {}
         self._not_submittable: tuple[str, ...] = ()
+        self._official_settings: settings.SettingValues = {}
         self._moved_aside: Path | None = None
 
     def to_the_end(self) -> RunOutcome:
@@ -110,7 +113,15 @@ class _Run:
         except RunFailedError as error:
             self._mark("failed", error=str(error))
             raise RunFailedError(f"{error}; marked failed in {self._folder.path}") from error.__cause__
-        return RunOutcome(self._folder.path, result, scored, self._not_submittable, self._moved_aside)
+        return RunOutcome(
+            folder=self._folder.path,
+            result=result,
+            accuracy=scored,
+            not_submittable=self._not_submittable,
+            instances=self._task.placement.instances,
+            official_settings=self._official_settings,
+            moved_aside=self._moved_aside,
+        )
 
     def _score(self, result: RunResult) -> Accuracy | None:
         if self._task.config.mode != "accuracy" or result.errors:
@@ -131,6 +142,7 @@ class _Run:
             *_of_the_data(task.dataset, config, opened),
             *settings.deviations(opened.official_settings, opened.effective_settings),
         )
+        self._official_settings = opened.official_settings
         self._moved_aside = self._folder.begin()
         self._record = {
             "format": FORMAT,

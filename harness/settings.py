@@ -18,7 +18,9 @@ from typing import Final, Literal, TypeAlias
 from .config import SCENARIOS, RunConfig
 from .errors import BadInputError
 
-DEFAULT_USER_CONF: Final = Path(__file__).parent / "conf" / "user.conf"
+CONF_FOLDER: Final = Path(__file__).parent / "conf"
+DEFAULT_USER_CONF: Final = CONF_FOLDER / "user.conf"
+"""The user.conf in the project's root."""
 NS_PER_S: Final = 1_000_000_000
 MS_PER_S: Final = 1000
 

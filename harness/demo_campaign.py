@@ -1,0 +1,114 @@
+"""`loadgen-numba run` without a model: the demo's model and images through every scenario, in both modes.
+
+Official settings would take hours; the short ones are in conf/demo.conf. Server's rate and latency bound are set from
+the Offline throughput measured just before, with so much room that a busy machine still meets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from backend.errors import BackendError
+
+from .config import Mode, RunConfig, Scenario
+from .dataset import cache_folder
+from .demo.assets import DemoAssets, ensure_demo
+from .errors import BadInputError
+from .progress import Progress
+from .run import RunOutcome, run
+from .settings import CONF_FOLDER, NS_PER_S
+
+DEMO_CONF: Final = CONF_FOLDER / "demo.conf"
+DEMO_NAME: Final = "demo"
+DEMO_SCENARIOS: Final[tuple[Scenario, ...]] = ("SingleStream", "Offline", "Server", "MultiStream")
+"""In this order: Server's settings follow from Offline's result."""
+
+_SERVER_LOAD: Final = 0.6
+"""Server's rate as a fraction of Offline's throughput."""
+_SERVER_BOUND_INFERENCES: Final = 12
+"""Server's latency bound in durations of one inference on one instance."""
+_HIGHEST_SERVER_QPS: Final = 1000.0
+"""Above it (the null backend) the log would only grow."""
+
+
+@dataclass(frozen=True)
+class DemoRuns:
+    """Which tests of the demo were asked for."""
+
+    scenarios: tuple[Scenario, ...]
+    modes: tuple[Mode, ...]
+
+
+def make_demo(progress: Progress, isa: str | None = None) -> DemoAssets:
+    """The demo's model and images in the user's cache, made if they are not there. Raises: BadInputError."""
+    try:
+        return ensure_demo(cache_folder() / DEMO_NAME, progress, isa=isa)
+    except BackendError as error:
+        raise BadInputError(str(error)) from error
+
+
+def demo_config(assets: DemoAssets, backend: str, output: Path) -> RunConfig:
+    """The record that all runs of the demo share."""
+    return RunConfig(
+        name=DEMO_NAME,
+        profile="resnet50",
+        scenario="SingleStream",
+        mode="performance",
+        backend=backend,
+        model=assets.model_path,
+        dataset_path=assets.dataset_path,
+        output=output,
+        user_conf=DEMO_CONF,
+        not_submittable=("the demo's model and images, made on this machine",),
+    )
+
+
+def run_demo(config: RunConfig, runs: DemoRuns, progress: Progress) -> Iterator[RunOutcome]:
+    """Run the tests one after the other and yield each outcome. Raises: as `run`; later tests are then not run.
+
+    config: as `demo_config` made it. If Server is asked for, Offline is measured before it in any case.
+    """
+    scenarios = [scenario for scenario in DEMO_SCENARIOS if scenario in runs.scenarios]
+    tests = [(scenario, mode) for scenario in scenarios for mode in runs.modes]
+    if "Server" in scenarios and ("Offline", "performance") not in tests:
+        tests.insert([scenario for scenario, _ in tests].index("Server"), ("Offline", "performance"))
+    server: RunConfig | None = None
+    for number, (scenario, mode) in enumerate(tests, start=1):
+        base = server if scenario == "Server" and server is not None else config
+        outcome = run(replace(base, scenario=scenario, mode=mode), _Numbered(progress, f"[{number}/{len(tests)}] "))
+        if (scenario, mode) == ("Offline", "performance"):
+            server = _server_config(config, outcome)
+        yield outcome
+
+
+def _server_config(config: RunConfig, offline: RunOutcome) -> RunConfig:
+    """Rate and latency bound from Offline's throughput; the official bound if that is wide enough."""
+    assert offline.result.metric is not None
+    inference_s = offline.instances / offline.result.metric
+    bound_s = round(_SERVER_BOUND_INFERENCES * inference_s, 3)
+    official_s = float(offline.official_settings["server_target_latency_ns"]) / NS_PER_S
+    return replace(
+        config,
+        scenario="Server",
+        target_qps=min(round(_SERVER_LOAD * offline.result.metric, 2), _HIGHEST_SERVER_QPS),
+        max_latency_s=bound_s if bound_s > official_s else None,
+    )
+
+
+class _Numbered:
+    """Progress with the test's number in front."""
+
+    def __init__(self, progress: Progress, prefix: str) -> None:
+        self._progress = progress
+        self._prefix = prefix
+
+    def phase(self, text: str) -> None:
+        """As in Progress."""
+        self._progress.phase(self._prefix + text)
+
+    def update(self, text: str) -> None:
+        """As in Progress."""
+        self._progress.update(self._prefix + text)
