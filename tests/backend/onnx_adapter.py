@@ -44,7 +44,7 @@ def reference_engine(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -
 
 def session_engine(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The product: a session of the best kernels of this machine."""
-    from backend import InferenceSession
+    from backend import InferenceSession  # here, because the other engine needs no compiled kernels
 
     return InferenceSession(model, threads=1).run(None, inputs)
 
