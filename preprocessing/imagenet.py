@@ -73,9 +73,10 @@ def preprocess_bytes(data: bytes, name: str | os.PathLike[str], spec: Preprocess
     size = spec.resized_size(picture.height, picture.width)
     plan = plan_resize((picture.height, picture.width), size, spec.crop_window(*size), spec.interpolation)
     part = plan.source
-    # Cropped inside Pillow, because copying pixels out of it is the second-largest cost after decoding.
-    source = picture.crop((part.left, part.top, part.left + part.width, part.top + part.height))
-    return resize(_rgb_pixels(source), plan)
+    # Cropped inside Pillow, because copying pixels out of it costs almost as much as resizing; and the decoded picture
+    # is let go of at once, so that its memory serves for the copy.
+    picture = picture.crop((part.left, part.top, part.left + part.width, part.top + part.height))
+    return resize(_rgb_pixels(picture), plan)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
