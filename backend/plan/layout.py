@@ -54,8 +54,8 @@ class Layout:
         }[self.rank]
 
 
-def layout_of(value: Value, halo: Pads, lanes: int, pad_channels: bool) -> Layout:
-    """The layout of a value; channels are padded to whole vectors of `lanes` if asked.
+def layout_of(value: Value, halo: Pads, lanes: int, pad_channels: bool, reach: int = 0) -> Layout:
+    """The layout of a value; channels are padded to whole vectors of `lanes` if asked, and up to `reach` at least.
 
     Raises: ModelError for more than four axes or none.
     """
@@ -69,5 +69,5 @@ def layout_of(value: Value, halo: Pads, lanes: int, pad_channels: bool) -> Layou
         3: lambda: (1, shape[1], shape[2]),
         4: lambda: (shape[2], shape[3], shape[1]),
     }[len(shape)]()
-    stored = -(-c // lanes) * lanes if pad_channels else c
+    stored = -(-max(c, reach) // lanes) * lanes if pad_channels else c
     return Layout(images, h, w, c, stored, halo, len(shape))

@@ -51,6 +51,14 @@ def is_depthwise(planning: Planning, op: Conv) -> bool:
     return op.group == channels and planning.value(op.weight).shape[0] == channels and channels > 1
 
 
+def channels_reached(planning: Planning, op: Op) -> int:
+    """How many channels of a pixel implicit GEMM touches: whole vectors, also behind the last group's first channel."""
+    if not isinstance(op, Conv):
+        return 0
+    per_group, lanes = planning.value(op.weight).shape[0] // op.group, planning.machine.isa.lanes
+    return (op.group - 1) * per_group + -(-per_group // lanes) * lanes
+
+
 def _strides_y(layout: Layout) -> dict[str, int]:
     return {"y_image": layout.image, "y_row": layout.row, "y_pixel": layout.pixel, "y_channel": 1}
 
@@ -104,7 +112,9 @@ def lower_conv(planning: Planning, op: Conv) -> None:
 
 
 def lower_dense(planning: Planning, op: Dense) -> None:
-    """A convolution of one tap on every pixel."""
+    """A convolution of one tap on every pixel; the last axis lies innermost only in values of two or three axes."""
+    if planning.layout(op.x).rank == 4:
+        raise unsupported(op, f"multiplies a value of 4 axes {planning.value(op.x).shape}; 2 or 3 can be run")
     weight = planning.array(op.weight)
     bias = planning.array(op.bias) if op.bias != ABSENT else np.zeros(weight.shape[1], np.float32)
     _gemm_steps(
@@ -253,7 +263,7 @@ def _window_fields(
         "in_w": x.w,
         "out_h": y.h,
         "out_w": y.w,
-        "out_c": y.channels_stored,
+        "out_c": min(x.channels_stored, y.channels_stored),
         "kernel_h": kernel[0],
         "kernel_w": kernel[1],
         "stride_h": strides[0],

@@ -19,7 +19,7 @@ from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
 from .layout import NO_HALO, Layout, layout_of
-from .lower import LOWER, is_depthwise, lower_export, lower_import, lower_pixels
+from .lower import LOWER, channels_reached, is_depthwise, lower_export, lower_import, lower_pixels
 from .memory import Lifetime, assign_offsets
 from .pack import ALIGN_BYTES
 from .plan import Plan, Port
@@ -75,7 +75,10 @@ def _lay_out(planning: Planning) -> None:
         if name in graph.constants:
             continue
         halo: Pads = NO_HALO
+        reach = channels_reached(planning, writer[name]) if name in writer else 0
         for op in readers.get(name, []):
+            if isinstance(op, Conv) and op.epilogue.residual == name:
+                reach = max(reach, channels_reached(planning, op))
             if isinstance(op, Conv) and op.x == name:
                 halo = (
                     max(halo[0], op.pads[0]),
@@ -85,7 +88,8 @@ def _lay_out(planning: Planning) -> None:
                 )
         scalar_writer = name in graph.inputs or isinstance(writer.get(name), (Reshape, Transpose))
         scalar_readers = all(_reads_scalars(planning, op, name) for op in readers.get(name, []))
-        planning.layouts[name] = layout_of(value, halo, lanes, pad_channels=not (scalar_writer and scalar_readers))
+        pad_channels = not (scalar_writer and scalar_readers)
+        planning.layouts[name] = layout_of(value, halo, lanes, pad_channels, reach)
 
 
 def _reads_scalars(planning: Planning, op: Op, name: str) -> bool:
