@@ -1,0 +1,87 @@
+"""Runs a plan in an arena that watches it: filled with NaN beforehand, walled in by guards that must not change.
+
+Sees the same compiled code as a session does, but owns the arena, so that a test can tell what a kernel read without
+anybody having written it (a NaN reaches the result) and what it wrote outside (a guard changes).
+
+The ISA is the machine's best, or what the environment variable LOADGEN_NUMBA_TEST_ISA names: Numba compiles for one ISA
+per process, so `test_isa.py` runs the kernel tests again in processes of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from backend.graph.ir import Graph
+from backend.kernels.jit import target_isa
+from backend.machine import detect
+from backend.plan.plan import Plan
+from backend.plan.planner import make_plan
+
+MACHINE = detect(os.environ.get("LOADGEN_NUMBA_TEST_ISA"))
+target_isa(MACHINE.isa, MACHINE.best_isa)
+
+from backend.kernels.table import kernel_addresses  # noqa: E402  (the target comes first)
+from backend.kernels.team import open_team  # noqa: E402
+from backend.plan import executor  # noqa: E402
+
+ISA = MACHINE.isa
+_GUARD = 4096
+_GUARD_VALUE = np.float32(1234.5)
+
+
+def plan_graph(graph: Graph, max_batch: int = 1, machine: Any = MACHINE) -> Plan:
+    """The plan of a graph as it is, without passes."""
+    return make_plan(graph, machine, max_batch, None)
+
+
+def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> list[np.ndarray]:
+    """The outputs of at most `max_batch` images; asserts that nothing outside arena and outputs was written."""
+    arrays = [np.ascontiguousarray(inputs[port.name]) for port in plan.inputs]
+    images = len(arrays[0]) if plan.batched else 1
+    assert images <= plan.max_batch
+    memory, arena = _guarded(plan.arena_size, np.float32)
+    arena[:] = np.nan
+    for offset, array in plan.constants:
+        arena[offset : offset + array.size] = array
+    outputs = []
+    for port in plan.outputs:
+        shape = (images, *port.shape[1:]) if plan.batched else port.shape
+        around, inside = _guarded(int(np.prod(shape)), np.dtype(port.dtype))
+        outputs.append((around, inside, inside.reshape(shape)))
+    io = np.array([array.ctypes.data for array in arrays] + [inside.ctypes.data for _, inside, _ in outputs], np.int64)
+    addresses = kernel_addresses(ISA, plan.kernels)
+    steps = plan.steps.view(np.recarray)
+    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, len(steps), images)
+    before = [array.tobytes() for array in (plan.weights, plan.tables)]
+    if threads == 1:
+        executor.run_serial(*bound)
+    else:
+        open_team(threads)
+        executor.run_parallel(*bound, executor.counters_for(len(steps), threads), threads)
+    assert [array.tobytes() for array in (plan.weights, plan.tables)] == before, "weights or tables were written"
+    _check_guards(memory, arena.size)
+    for around, inside, _ in outputs:
+        _check_guards(around, inside.size)
+    return [array for _, _, array in outputs]
+
+
+def _guarded(size: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(memory, its middle): the middle has `size` elements, starts at a multiple of 64 bytes and lies between guards."""
+    align = 64 // np.dtype(dtype).itemsize
+    raw = np.empty(_GUARD + align + size + _GUARD, dtype)
+    start = _GUARD + -(raw.ctypes.data // raw.itemsize + _GUARD) % align
+    raw[:] = _GUARD_VALUE
+    memory = raw[start - _GUARD : start + size + _GUARD]
+    return memory, memory[_GUARD : _GUARD + size]
+
+
+def _check_guards(memory: np.ndarray, size: int) -> None:
+    value = memory.dtype.type(_GUARD_VALUE)
+    before, after = memory[:_GUARD], memory[_GUARD + size :]
+    changed = [int(i) - _GUARD for i in np.flatnonzero(before != value)]
+    changed += [int(i) + size for i in np.flatnonzero(after != value)]
+    assert not changed, f"written outside: {len(changed)} elements at {changed[:8]} of an area of {size}"
