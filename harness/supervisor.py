@@ -49,7 +49,7 @@ def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) 
     with _signals_as_errors(), ours:
         progress.phase(f"{task.config.scenario} {task.config.mode}: opening {task.config.backend}, warming up")
         try:
-            _start_without_sigint(process)
+            start_without_sigint(process)
             theirs.close()
             opened = _receive(ours, process, lambda: None)
             if not isinstance(opened, Opened):
@@ -72,7 +72,7 @@ def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) 
             process.join()
 
 
-def _start_without_sigint(process: BaseProcess) -> None:
+def start_without_sigint(process: BaseProcess) -> None:
     """A terminal sends Ctrl-C to parent and child; the child is born with it blocked, so that only the parent acts."""
     resource_tracker.ensure_running()  # started by the first spawn otherwise, and then it unblocks SIGINT too early
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

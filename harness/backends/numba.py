@@ -51,13 +51,14 @@ def open_runner(request: RunnerRequest) -> NumbaRunner:
         isa=request.isa,
         pixels=PixelInput(request.spec.table()),
     )
-    tensor = check_input([_tensor_info(node) for node in session.get_inputs()], request)
-    output = choose_output([_tensor_info(node) for node in session.get_outputs()], str(model))
+    tensor = check_input([tensor_info(node) for node in session.get_inputs()], request)
+    output = choose_output([tensor_info(node) for node in session.get_outputs()], str(model))
     runner = NumbaRunner(session, tensor.name, output)
     for batch in sorted({1, request.max_batch}):
         runner.predict(np.zeros((batch, *request.image_shape), np.uint8))
     return runner
 
 
-def _tensor_info(node: NodeArg) -> TensorInfo:
+def tensor_info(node: NodeArg) -> TensorInfo:
+    """An input or output of a model, as every engine's is described."""
     return TensorInfo(node.name, tuple(size if isinstance(size, int) else None for size in node.shape), node.type)

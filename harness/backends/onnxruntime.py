@@ -15,6 +15,8 @@ from ..errors import BadInputError
 from ..profiles import ClassOutput, TensorInfo, choose_output
 from .protocol import RunnerRequest, check_input, required_model
 
+_OPTIMIZATION: Final = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+
 _LOAD_ERRORS: Final = (
     ort_state.Fail,
     ort_state.InvalidArgument,
@@ -50,9 +52,7 @@ class OnnxRuntimeRunner:
         return {
             "engine": f"onnxruntime {ort.__version__}",
             "precision": "as in the model",
-            "intra_op_num_threads": self._request.threads,
-            "inter_op_num_threads": 1,
-            "graph_optimization_level": "ORT_ENABLE_ALL",
+            **session_settings(self._request.threads),
             "output": self._output.describe(),
         }
 
@@ -60,31 +60,44 @@ class OnnxRuntimeRunner:
 def open_runner(request: RunnerRequest) -> OnnxRuntimeRunner:
     """Raises: BadInputError if onnxruntime refuses the model, or its input or outputs are not what we feed and read."""
     model = required_model(request, "onnxruntime")
-    session = _open_session(model, request.threads)
-    inputs = [_tensor_info(node) for node in session.get_inputs()]
+    session = open_session(model, request.threads)
+    inputs = [tensor_info(node) for node in session.get_inputs()]
     tensor = check_input(inputs, request)
     if tensor.shape[0] not in (None, request.max_batch) or (tensor.shape[0] or 1) > 1:
         raise BadInputError(
             f"{model}: batch is fixed at {tensor.shape[0]}; use --max-batchsize 1 and a model of batch 1 or N"
         )
-    output = choose_output([_tensor_info(node) for node in session.get_outputs()], str(model))
+    output = choose_output([tensor_info(node) for node in session.get_outputs()], str(model))
     runner = OnnxRuntimeRunner(session, request, tensor.name, output)
     for batch in {1, request.max_batch}:
         runner.predict(runner.prepare(np.zeros((batch, *request.image_shape), np.uint8)))
     return runner
 
 
-def _open_session(model: Path, threads: int) -> Any:
+def session_settings(threads: int) -> dict[str, str | int]:
+    """What differs from onnxruntime's defaults, by the names of `SessionOptions` and `InferenceSession`."""
+    return {
+        "providers": "CPUExecutionProvider",
+        "intra_op_num_threads": threads,
+        "inter_op_num_threads": 1,
+        "graph_optimization_level": _OPTIMIZATION.name,
+    }
+
+
+def open_session(model: Path, threads: int) -> Any:
+    """An onnxruntime session with `session_settings`. Raises: BadInputError if it refuses the model."""
+    settings = session_settings(threads)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = settings["intra_op_num_threads"]
+    options.inter_op_num_threads = settings["inter_op_num_threads"]
+    options.graph_optimization_level = _OPTIMIZATION
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(model), options, providers=[settings["providers"]])
     except _LOAD_ERRORS as error:
         raise BadInputError(f"onnxruntime cannot load {model}: {' '.join(str(error).split())}") from error
 
 
-def _tensor_info(node: Any) -> TensorInfo:
+def tensor_info(node: Any) -> TensorInfo:
+    """An input or output of a model, as every engine's is described."""
     return TensorInfo(node.name, tuple(size if isinstance(size, int) else None for size in node.shape), node.type)

@@ -13,7 +13,7 @@ from ..errors import BadInputError
 from ..profiles import ClassOutput, TensorInfo, choose_output
 from .protocol import RunnerRequest, check_input, required_model
 
-_DEVICE: Final = "CPU"
+DEVICE: Final = "CPU"
 
 
 class OpenVinoRunner:
@@ -45,7 +45,7 @@ class OpenVinoRunner:
         return {
             "engine": f"openvino {ov.__version__}",
             "output": self._output.describe(),
-            **{key: str(value) for key, value in _properties(self._request.threads).items()},
+            **{key: str(value) for key, value in cpu_properties(self._request.threads).items()},
         }
 
 
@@ -57,12 +57,12 @@ def open_runner(request: RunnerRequest) -> OpenVinoRunner:
     try:
         for batch in sorted({1, request.max_batch}):
             model = core.read_model(path)
-            inputs = [_tensor_info(node) for node in model.inputs]
-            outputs = [_tensor_info(node) for node in model.outputs]
+            inputs = [tensor_info(node) for node in model.inputs]
+            outputs = [tensor_info(node) for node in model.outputs]
             tensor = check_input(inputs, request)
             output = choose_output(outputs, str(path))
             model.reshape({tensor.name: [batch, *tensor.shape[1:]]})
-            compiled[batch] = core.compile_model(model, _DEVICE, _properties(request.threads))
+            compiled[batch] = core.compile_model(model, DEVICE, cpu_properties(request.threads))
     except RuntimeError as error:
         raise BadInputError(f"openvino cannot load {path}: {' '.join(str(error).split())}") from error
     index = next(i for i, node in enumerate(outputs) if node.name == output.name)
@@ -72,7 +72,7 @@ def open_runner(request: RunnerRequest) -> OpenVinoRunner:
     return runner
 
 
-def _properties(threads: int) -> dict[str, Any]:
+def cpu_properties(threads: int) -> dict[str, Any]:
     """What differs from OpenVINO's defaults; its own pinning is off because the instance's threads inherit a mask."""
     return {
         "PERFORMANCE_HINT": "LATENCY",
@@ -83,7 +83,8 @@ def _properties(threads: int) -> dict[str, Any]:
     }
 
 
-def _tensor_info(node: Any) -> TensorInfo:
+def tensor_info(node: Any) -> TensorInfo:
+    """An input or output of a model, as every engine's is described."""
     shape = tuple(size.get_length() if size.is_static else None for size in node.partial_shape)
     kinds = {"f32": "tensor(float)", "i64": "tensor(int64)", "i32": "tensor(int32)"}
     type_name = node.element_type.get_type_name()
