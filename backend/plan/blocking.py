@@ -5,7 +5,7 @@ each output element is one chain of multiply-adds whatever the tiles and blocks 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Final
 
 from ..machine import Machine
@@ -49,11 +49,13 @@ def tile_cycles(tile: Tile, depth: int) -> float:
     return depth * per_step + _TILE_OVERHEAD_CYCLES
 
 
-@lru_cache(maxsize=None)
+@cache
 def choose_tiles(isa: Isa, pixels: int, vectors: int, depth: int) -> tuple[tuple[int, int], ...]:
     """Covers `vectors` vectors of output channels by panels: ((index into isa.tiles, panels), ...), in channel order.
 
     The cheapest cover by `tile_cycles` of ceil(pixels / MR) tiles per panel, each NR used for one run of panels.
+
+    Raises: KeyError if the tiles cannot cover that many vectors; those of an ISA, with one of NR = 1, cover any number.
     """
     best: dict[int, tuple[float, tuple[tuple[int, int], ...]]] = {0: (0.0, ())}
     for rest in range(1, vectors + 1):
@@ -65,7 +67,8 @@ def choose_tiles(isa: Isa, pixels: int, vectors: int, depth: int) -> tuple[tuple
                 cycles = panels * -(-pixels // tile.mr) * tile_cycles(tile, depth)
                 cycles += _STEP_OVERHEAD_CYCLES + pixels * depth / _FLOATS_PER_CYCLE
                 options.append((cost + cycles, ((index, panels), *cover)))
-        best[rest] = min(options)
+        if options:
+            best[rest] = min(options)
     return best[vectors][1]
 
 
