@@ -135,7 +135,7 @@ class InferenceSession:
             self._executor.run([a[start:] for a in arrays], [r[start:] for r in results], count, raw)
         if output_names is None:
             return results
-        by_name = dict(zip(names, results))
+        by_name = dict(zip(names, results, strict=True))
         return [by_name[name] for name in wanted]
 
     def pin(self, cpus: Sequence[int]) -> list[set[int]]:
@@ -160,9 +160,9 @@ class InferenceSession:
             raise InputError(f"profile takes at most max_batch={self._plan.max_batch} images, not {count}")
         seconds = self._executor.time_steps(arrays, self._empty_outputs(count), count, raw, rounds)
         totals = [0.0] * len(self._plan.infos)
-        for index, time in zip(self._plan.info_of_step, seconds):
-            totals[index] += time
-        return [StepProfile(info, count, total) for info, total in zip(self._plan.infos, totals)]
+        for index, taken in zip(self._plan.info_of_step, seconds, strict=True):
+            totals[index] += taken
+        return [StepProfile(info, count, total) for info, total in zip(self._plan.infos, totals, strict=True)]
 
     def _empty_outputs(self, count: int) -> list[Array]:
         plan = self._plan
@@ -184,7 +184,7 @@ class InferenceSession:
                 also = " or uint8" if index == 0 and plan.pixel_steps is not None else ""
                 raise InputError(f"input {port.name!r} has dtype {array.dtype}; float32{also} is needed")
             fits = array.ndim == len(expected) and all(
-                size == want or want == BATCH for size, want in zip(array.shape, expected)
+                size == want or want == BATCH for size, want in zip(array.shape, expected, strict=True)
             )
             if not fits:
                 shape = ", ".join("N" if size == BATCH else str(size) for size in expected)

@@ -30,4 +30,4 @@ class PixelInput:
     def affine(cls, mean: tuple[float, ...], scale: float = 1.0) -> PixelInput:
         """(level - mean[c]) * scale in float32."""
         levels = np.arange(256, dtype=np.float32)
-        return cls((levels[None, :] - np.float32(mean)[:, None]) * np.float32(scale))
+        return cls((levels[None, :] - np.array(mean, np.float32)[:, None]) * np.float32(scale))

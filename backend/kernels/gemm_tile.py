@@ -59,8 +59,8 @@ class _Emitter:
         return [[self.builder.phi(self.vector) for _ in range(self.nr)] for _ in range(self.mr)]
 
     def add_incoming(self, phis: list[list[Any]], values: list[list[Any]], block: Any) -> None:
-        for phi_row, value_row in zip(phis, values):
-            for phi, value in zip(phi_row, value_row):
+        for phi_row, value_row in zip(phis, values, strict=True):
+            for phi, value in zip(phi_row, value_row, strict=True):
                 phi.add_incoming(value, block)
 
     def row_vectors(self, pointer: Any) -> list[Any]:
@@ -74,7 +74,7 @@ class _Emitter:
         blocks = [builder.append_basic_block(name) for name in ("then", "else", "join")]
         builder.cbranch(condition, blocks[0], blocks[1])
         ends = []
-        for block, emit in zip(blocks, (then, otherwise)):
+        for block, emit in zip(blocks[:2], (then, otherwise), strict=True):
             builder.position_at_end(block)
             values = emit()
             builder.branch(blocks[2])
@@ -145,7 +145,7 @@ class _Emitter:
         self.builder.call(function, [self.builder.bitcast(pointer, byte_pointer), read, locality_l2, data_cache])
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def gemm_tile(
     _typing: Any,
     tile: Any,
@@ -249,7 +249,7 @@ def gemm_tile(
         builder.cbranch(builder.icmp_signed("!=", last_v, I64(0)), finish, raw)
 
         def write(values: list[list[Any]]) -> None:
-            for pointer, row in zip(outputs, values):
+            for pointer, row in zip(outputs, values, strict=True):
                 for n, vector in enumerate(row):
                     store_vector(builder, vector, builder.gep(pointer, [I64(n * lanes)]))
 
@@ -262,7 +262,7 @@ def gemm_tile(
         def add_residual() -> list[list[Any]]:
             pointer = arena_at(residual_v)
             added = []
-            for row, offset in zip(sums, table_rows(residual_rows_v)):
+            for row, offset in zip(sums, table_rows(residual_rows_v), strict=True):
                 other = emitter.row_vectors(builder.gep(pointer, [offset]))
                 added.append([builder.fadd(row[n], other[n]) for n in range(nr)])
             return added

@@ -10,8 +10,9 @@ looks only at the file of the function that it loads and would go on using code 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import llvmlite
 import numba
@@ -48,12 +49,12 @@ def jit(function: F) -> F:
     or a NaN as in ONNX, and costs no branch. No fastmath: it would let LLVM change the order of summation between
     versions, and drop NaNs.
     """
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
 def jit_parallel(function: F) -> F:
     """`jit` for the one function that opens a parallel region."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)  # type: ignore[no-any-return]
+    return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)
 
 
 def target_isa(isa: Isa, best: Isa) -> None:
@@ -69,7 +70,8 @@ def target_isa(isa: Isa, best: Isa) -> None:
         wanted_cpu, wanted_features = isa.llvm_cpu, ""
     if "_toplevel_target_context" not in vars(cpu_target):
         numba.config.CPU_NAME, numba.config.CPU_FEATURES = wanted_cpu, wanted_features
-    if (numba.config.CPU_NAME, numba.config.CPU_FEATURES) != (wanted_cpu, wanted_features):
+    target = (numba.config.CPU_NAME, numba.config.CPU_FEATURES)
+    if target != (wanted_cpu, wanted_features):
         raise MachineError(
             f"ISA {isa.name!r} was asked for, but this process already compiles for "
             f"{numba.config.CPU_NAME or best.name!r}: use one ISA per process and create its first session "

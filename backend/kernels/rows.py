@@ -1,7 +1,8 @@
 """Kernels that go over a picture row by row with vectors of channels: depthwise, pooling, affine map, clip.
 
 A unit is `step.rows` output rows, counted over all images. Channels are padded to whole vectors in the arena, so
-there is no tail: what the padding lanes hold is computed along and never read.
+there is no tail: what the padding lanes hold is computed along and never read. Fields of a step that inner loops
+use are read into locals first: for all LLVM knows, a store into the arena may change the record.
 """
 
 from __future__ import annotations
@@ -33,52 +34,60 @@ def depthwise(
     """y[oh, ow, c] = clip(bias[c] + sum over r, s of x[oh, ow window, c] * w[r, s, c], low, high).
 
     Weights are packed [channel vector][r][s][lanes], the bias [channel vector][lanes]. Sums run in ascending
-    (r, s) from the bias. The halo of x holds the padding. Four output pixels at a time share each weight vector.
+    (r, s) from the bias. The halo of x holds the padding. Four output pixels at a time share each weight
+    vector; channels are the inner loop, so that every stream of reads is sequential.
     """
     lanes = lanes_of(isa)
     low, high = splat(isa, step.low), splat(isa, step.high)
-    taps = step.kernel_h * step.kernel_w
-    dx = step.stride_w * step.x_pixel
+    kernel_h, kernel_w, out_w, out_c = step.kernel_h, step.kernel_w, step.out_w, step.out_c
+    weight, bias = step.weight, step.bias
+    dr, ds, dx, dy = (
+        step.dilation_h * step.x_row,
+        step.dilation_w * step.x_pixel,
+        step.stride_w * step.x_pixel,
+        step.y_pixel,
+    )
     begin, end = _unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
         x_row -= step.pad_left * step.x_pixel
         y_row = step.y + image * step.y_image + oh * step.y_row
-        for c in range(0, step.out_c, lanes):
-            bias = load(isa, weights, step.bias + c)
-            for ow in range(0, step.out_w - 3, 4):
-                a0 = bias
-                a1 = bias
-                a2 = bias
-                a3 = bias
-                w = step.weight + c * taps
-                for r in range(step.kernel_h):
-                    x = x_row + r * step.dilation_h * step.x_row + ow * dx + c
-                    for _ in range(step.kernel_w):
+        for ow in range(0, out_w - 3, 4):
+            for c in range(0, out_c, lanes):
+                start = load(isa, weights, bias + c)
+                a0 = start
+                a1 = start
+                a2 = start
+                a3 = start
+                w = weight + c * kernel_h * kernel_w
+                for r in range(kernel_h):
+                    x = x_row + r * dr + ow * dx + c
+                    for _ in range(kernel_w):
                         tap = load(isa, weights, w)
                         a0 = fma(isa, load(isa, arena, x), tap, a0)
                         a1 = fma(isa, load(isa, arena, x + dx), tap, a1)
                         a2 = fma(isa, load(isa, arena, x + 2 * dx), tap, a2)
                         a3 = fma(isa, load(isa, arena, x + 3 * dx), tap, a3)
-                        x += step.dilation_w * step.x_pixel
+                        x += ds
                         w += lanes
-                y = y_row + ow * step.y_pixel + c
+                y = y_row + ow * dy + c
                 store(arena, y, clip(a0, low, high))
-                store(arena, y + step.y_pixel, clip(a1, low, high))
-                store(arena, y + 2 * step.y_pixel, clip(a2, low, high))
-                store(arena, y + 3 * step.y_pixel, clip(a3, low, high))
-            for ow in range(step.out_w & ~3, step.out_w):
-                a0 = bias
-                w = step.weight + c * taps
-                for r in range(step.kernel_h):
-                    x = x_row + r * step.dilation_h * step.x_row + ow * dx + c
-                    for _ in range(step.kernel_w):
+                store(arena, y + dy, clip(a1, low, high))
+                store(arena, y + 2 * dy, clip(a2, low, high))
+                store(arena, y + 3 * dy, clip(a3, low, high))
+        for ow in range(out_w & ~3, out_w):
+            for c in range(0, out_c, lanes):
+                a0 = load(isa, weights, bias + c)
+                w = weight + c * kernel_h * kernel_w
+                for r in range(kernel_h):
+                    x = x_row + r * dr + ow * dx + c
+                    for _ in range(kernel_w):
                         a0 = fma(isa, load(isa, arena, x), load(isa, weights, w), a0)
-                        x += step.dilation_w * step.x_pixel
+                        x += ds
                         w += lanes
-                store(arena, y_row + ow * step.y_pixel + c, clip(a0, low, high))
-    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+                store(arena, y_row + ow * dy + c, clip(a0, low, high))
+    zero_halo(arena, step, begin * out_w, end * out_w)
 
 
 @jit
@@ -95,25 +104,27 @@ def max_pool(
 ) -> None:  # fmt: skip
     """y = maximum over the window's pixels inside the picture; padding never wins. Every window holds a pixel."""
     lanes = lanes_of(isa)
+    out_w, out_c, in_w, kernel_w, stride_w = step.out_w, step.out_c, step.in_w, step.kernel_w, step.stride_w
+    dilation_w, pad_left = step.dilation_w, step.pad_left
+    dr, dx, dy = step.dilation_h * step.x_row, step.x_pixel, step.y_pixel
     begin, end = _unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         h0 = oh * step.stride_h - step.pad_top
         r_first, r_last = _window(h0, step.kernel_h, step.dilation_h, step.in_h)
-        x_image = step.x + image * step.x_image
+        x_row = step.x + image * step.x_image + h0 * step.x_row
         y_row = step.y + image * step.y_image + oh * step.y_row
-        for ow in range(step.out_w):
-            w0 = ow * step.stride_w - step.pad_left
-            s_first, s_last = _window(w0, step.kernel_w, step.dilation_w, step.in_w)
-            for c in range(0, step.out_c, lanes):
-                x = x_image + (h0 + r_first * step.dilation_h) * step.x_row
-                best = load(isa, arena, x + (w0 + s_first * step.dilation_w) * step.x_pixel + c)
+        for ow in range(out_w):
+            w0 = ow * stride_w - pad_left
+            s_first, s_last = _window(w0, kernel_w, dilation_w, in_w)
+            for c in range(0, out_c, lanes):
+                best = load(isa, arena, x_row + r_first * dr + (w0 + s_first * dilation_w) * dx + c)
                 for r in range(r_first, r_last):
-                    x = x_image + (h0 + r * step.dilation_h) * step.x_row + w0 * step.x_pixel + c
+                    x = x_row + r * dr + w0 * dx + c
                     for s in range(s_first, s_last):
-                        best = maximum(best, load(isa, arena, x + s * step.dilation_w * step.x_pixel))
-                store(arena, y_row + ow * step.y_pixel + c, best)
-    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+                        best = maximum(best, load(isa, arena, x + s * dilation_w * dx))
+                store(arena, y_row + ow * dy + c, best)
+    zero_halo(arena, step, begin * out_w, end * out_w)
 
 
 @jit
@@ -126,45 +137,50 @@ def average_pool(
     and columns that a window's mean is over, padding included or not.
     """
     lanes = lanes_of(isa)
+    out_w, out_c, in_w, kernel_w, stride_w = step.out_w, step.out_c, step.in_w, step.kernel_w, step.stride_w
+    dilation_w, pad_left = step.dilation_w, step.pad_left
+    dr, dx, dy = step.dilation_h * step.x_row, step.x_pixel, step.y_pixel
     begin, end = _unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         h0 = oh * step.stride_h - step.pad_top
         r_first, r_last = _window(h0, step.kernel_h, step.dilation_h, step.in_h)
-        x_image = step.x + image * step.x_image
+        x_row = step.x + image * step.x_image + h0 * step.x_row
         y_row = step.y + image * step.y_image + oh * step.y_row
-        for ow in range(step.out_w):
-            w0 = ow * step.stride_w - step.pad_left
-            s_first, s_last = _window(w0, step.kernel_w, step.dilation_w, step.in_w)
+        for ow in range(out_w):
+            w0 = ow * stride_w - pad_left
+            s_first, s_last = _window(w0, kernel_w, dilation_w, in_w)
             scale = splat(isa, 1.0 / (tables[step.y_rows + oh] * tables[step.x_rows + ow]))
-            for c in range(0, step.out_c, lanes):
+            for c in range(0, out_c, lanes):
                 total = splat(isa, 0.0)
                 for r in range(r_first, r_last):
-                    x = x_image + (h0 + r * step.dilation_h) * step.x_row + w0 * step.x_pixel + c
+                    x = x_row + r * dr + w0 * dx + c
                     for s in range(s_first, s_last):
-                        total = add(total, load(isa, arena, x + s * step.dilation_w * step.x_pixel))
-                store(arena, y_row + ow * step.y_pixel + c, mul(total, scale))
-    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+                        total = add(total, load(isa, arena, x + s * dilation_w * dx))
+                store(arena, y_row + ow * dy + c, mul(total, scale))
+    zero_halo(arena, step, begin * out_w, end * out_w)
 
 
 @jit
 def global_average(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
-    """y[0, 0, c] = mean of x[:, :, c]; out_h and out_w are 1. Rows are summed first, so that sums stay short."""
+    """y[0, 0, c] = mean of x[:, :, c]; out_h and out_w are 1. Pixel after pixel is added to y, as they lie."""
     lanes = lanes_of(isa)
+    in_w, out_c, dx = step.in_w, step.out_c, step.x_pixel
+    scale = splat(isa, 1.0 / (step.in_h * in_w))
     begin, end = _unit_rows(step, images, unit)
-    scale = splat(isa, 1.0 / (step.in_h * step.in_w))
     for image in range(begin, end):
-        for c in range(0, step.out_c, lanes):
-            total = splat(isa, 0.0)
-            for h in range(step.in_h):
-                x = step.x + image * step.x_image + h * step.x_row + c
-                line = splat(isa, 0.0)
-                for w in range(step.in_w):
-                    line = add(line, load(isa, arena, x + w * step.x_pixel))
-                total = add(total, line)
-            store(arena, step.y + image * step.y_image + c, mul(total, scale))
+        y = step.y + image * step.y_image
+        for c in range(0, out_c, lanes):
+            store(arena, y + c, splat(isa, 0.0))
+        for h in range(step.in_h):
+            for w in range(in_w):
+                x = step.x + image * step.x_image + h * step.x_row + w * dx
+                for c in range(0, out_c, lanes):
+                    store(arena, y + c, add(load(isa, arena, y + c), load(isa, arena, x + c)))
+        for c in range(0, out_c, lanes):
+            store(arena, y + c, mul(load(isa, arena, y + c), scale))
     zero_halo(arena, step, begin, end)
 
 
@@ -175,15 +191,17 @@ def affine(
     """y = clip(x * w[c] + bias[c], low, high): a BatchNormalization or Clip that found no convolution to join."""
     lanes = lanes_of(isa)
     low, high = splat(isa, step.low), splat(isa, step.high)
+    out_w, out_c, dx, dy = step.out_w, step.out_c, step.x_pixel, step.y_pixel
+    weight, bias, scaled = step.weight, step.bias, step.option != 0
     begin, end = _unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         x_row = step.x + image * step.x_image + oh * step.x_row
         y_row = step.y + image * step.y_image + oh * step.y_row
-        for ow in range(step.out_w):
-            for c in range(0, step.out_c, lanes):
-                value = load(isa, arena, x_row + ow * step.x_pixel + c)
-                if step.option != 0:
-                    value = fma(isa, value, load(isa, weights, step.weight + c), load(isa, weights, step.bias + c))
-                store(arena, y_row + ow * step.y_pixel + c, clip(value, low, high))
-    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+        for ow in range(out_w):
+            for c in range(0, out_c, lanes):
+                value = load(isa, arena, x_row + ow * dx + c)
+                if scaled:
+                    value = fma(isa, value, load(isa, weights, weight + c), load(isa, weights, bias + c))
+                store(arena, y_row + ow * dy + c, clip(value, low, high))
+    zero_halo(arena, step, begin * out_w, end * out_w)

@@ -20,7 +20,7 @@ from .halo import zero_halo
 from .jit import jit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _read(_typing: Any, address: Any, index: Any, like: Any) -> Any:
     """Element `index` of an array of like's type that starts at `address`."""
 
@@ -31,7 +31,7 @@ def _read(_typing: Any, address: Any, index: Any, like: Any) -> Any:
     return like(types.int64, types.int64, like), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _write(_typing: Any, address: Any, index: Any, value: Any) -> Any:
     """Sets element `index` of an array of value's type that starts at `address`."""
 
@@ -66,6 +66,14 @@ def import_f32(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
     """Arena y <- caller's float32 array x."""
+    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.x_channel,
+        step.y_pixel,
+        step.y_channel,
+    )
     begin, end = _unit_images(step, images, unit)
     address = io[step.io]
     for image in range(begin, end):
@@ -73,10 +81,10 @@ def import_f32(
             for row in range(step.out_h):
                 x0 = step.x + image * step.x_image + outer * step.x_outer + row * step.x_row
                 y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row
-                for channel in range(step.out_c):
-                    for pixel in range(step.out_w):
-                        value = _read(address, x0 + pixel * step.x_pixel + channel * step.x_channel, np.float32(0))
-                        arena[y0 + pixel * step.y_pixel + channel * step.y_channel] = value
+                for channel in range(out_c):
+                    for pixel in range(out_w):
+                        value = _read(address, x0 + pixel * x_pixel + channel * x_channel, np.float32(0))
+                        arena[y0 + pixel * y_pixel + channel * y_channel] = value
     _clear_halo(arena, step, begin, end)
 
 
@@ -85,17 +93,25 @@ def import_u8(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
     """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through weights[channel][256]."""
+    out_w, out_c, x_pixel, y_pixel, y_channel, weight = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.y_pixel,
+        step.y_channel,
+        step.weight,
+    )
     begin, end = _unit_images(step, images, unit)
     address = io[step.io]
     for image in range(begin, end):
         for row in range(step.out_h):
             x0 = image * step.x_image + row * step.x_row
             y0 = step.y + image * step.y_image + row * step.y_row
-            for pixel in range(step.out_w):
-                for channel in range(step.out_c):
-                    level = _read(address, x0 + pixel * step.x_pixel + channel, np.uint8(0))
-                    value = weights[step.weight + channel * 256 + np.int64(level)]
-                    arena[y0 + pixel * step.y_pixel + channel * step.y_channel] = value
+            for pixel in range(out_w):
+                for channel in range(out_c):
+                    level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))
+                    value = weights[weight + channel * 256 + np.int64(level)]
+                    arena[y0 + pixel * y_pixel + channel * y_channel] = value
     _clear_halo(arena, step, begin, end)
 
 
@@ -104,21 +120,30 @@ def export(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
     """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32)."""
+    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, option = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.x_channel,
+        step.y_pixel,
+        step.y_channel,
+        step.option,
+    )
     begin, end = _unit_images(step, images, unit)
     address = io[step.io]
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
-                for channel in range(step.out_c):
+                for channel in range(out_c):
                     x0 = step.x + image * step.x_image + outer * step.x_outer
-                    x0 += row * step.x_row + channel * step.x_channel
-                    y0 = image * step.y_image + outer * step.y_outer + row * step.y_row + channel * step.y_channel
-                    for pixel in range(step.out_w):
-                        value = arena[x0 + pixel * step.x_pixel]
-                        if step.option == 1:
-                            _write(address, y0 + pixel * step.y_pixel, np.int64(value))
+                    x0 += row * step.x_row + channel * x_channel
+                    y0 = image * step.y_image + outer * step.y_outer + row * step.y_row + channel * y_channel
+                    for pixel in range(out_w):
+                        value = arena[x0 + pixel * x_pixel]
+                        if option == 1:
+                            _write(address, y0 + pixel * y_pixel, np.int64(value))
                         else:
-                            _write(address, y0 + pixel * step.y_pixel, value)
+                            _write(address, y0 + pixel * y_pixel, value)
 
 
 @jit
@@ -126,16 +151,24 @@ def copy(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
     """y <- x: transpositions, reshapes between layouts, the inside of a padding."""
+    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.x_channel,
+        step.y_pixel,
+        step.y_channel,
+    )
     begin, end = _unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
                 x0 = step.x + image * step.x_image + outer * step.x_outer + row * step.x_row
                 y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row
-                for pixel in range(step.out_w):
-                    for channel in range(step.out_c):
-                        value = arena[x0 + pixel * step.x_pixel + channel * step.x_channel]
-                        arena[y0 + pixel * step.y_pixel + channel * step.y_channel] = value
+                for pixel in range(out_w):
+                    for channel in range(out_c):
+                        value = arena[x0 + pixel * x_pixel + channel * x_channel]
+                        arena[y0 + pixel * y_pixel + channel * y_channel] = value
     _clear_halo(arena, step, begin, end)
 
 
@@ -156,33 +189,46 @@ def binary(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
     """y <- clip(x op b, low, high); option 0 add, 1 sub, 2 mul, 3 div. A NaN stays a NaN."""
+    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, b_pixel, b_channel, low, high, option = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.x_channel,
+        step.y_pixel,
+        step.y_channel,
+        step.b_pixel,
+        step.b_channel,
+        step.low,
+        step.high,
+        step.option,
+    )
     begin, end = _unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
-                for pixel in range(step.out_w):
+                for pixel in range(out_w):
                     x0 = step.x + image * step.x_image + outer * step.x_outer
-                    x0 += row * step.x_row + pixel * step.x_pixel
+                    x0 += row * step.x_row + pixel * x_pixel
                     b0 = step.b + image * step.b_image + outer * step.b_outer
-                    b0 += row * step.b_row + pixel * step.b_pixel
+                    b0 += row * step.b_row + pixel * b_pixel
                     y0 = step.y + image * step.y_image + outer * step.y_outer
-                    y0 += row * step.y_row + pixel * step.y_pixel
-                    for channel in range(step.out_c):
-                        x = arena[x0 + channel * step.x_channel]
-                        b = arena[b0 + channel * step.b_channel]
-                        if step.option == 0:
+                    y0 += row * step.y_row + pixel * y_pixel
+                    for channel in range(out_c):
+                        x = arena[x0 + channel * x_channel]
+                        b = arena[b0 + channel * b_channel]
+                        if option == 0:
                             value = x + b
-                        elif step.option == 1:
+                        elif option == 1:
                             value = x - b
-                        elif step.option == 2:
+                        elif option == 2:
                             value = x * b
                         else:
                             value = x / b
-                        if value < step.low:
-                            value = step.low
-                        if value > step.high:
-                            value = step.high
-                        arena[y0 + channel * step.y_channel] = value
+                        if value < low:
+                            value = low
+                        if value > high:
+                            value = high
+                        arena[y0 + channel * y_channel] = value
     _clear_halo(arena, step, begin, end)
 
 
@@ -191,17 +237,26 @@ def mean(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
     """y <- y + x * low, over loops in which y may have stride 0: a mean, where low = 1 / count and a fill cleared y."""
+    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, low = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.x_channel,
+        step.y_pixel,
+        step.y_channel,
+        step.low,
+    )
     begin, end = _unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
-                for pixel in range(step.out_w):
+                for pixel in range(out_w):
                     x0 = step.x + image * step.x_image + outer * step.x_outer
-                    x0 += row * step.x_row + pixel * step.x_pixel
+                    x0 += row * step.x_row + pixel * x_pixel
                     y0 = step.y + image * step.y_image + outer * step.y_outer
-                    y0 += row * step.y_row + pixel * step.y_pixel
-                    for channel in range(step.out_c):
-                        arena[y0 + channel * step.y_channel] += arena[x0 + channel * step.x_channel] * step.low
+                    y0 += row * step.y_row + pixel * y_pixel
+                    for channel in range(out_c):
+                        arena[y0 + channel * y_channel] += arena[x0 + channel * x_channel] * low
 
 
 @jit
@@ -209,27 +264,38 @@ def softmax(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
     """y <- exp(x - max) / sum along the axis (`length` elements, strides x_axis and y_axis); sums in float64."""
+    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, x_axis, y_axis, length = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.x_channel,
+        step.y_pixel,
+        step.y_channel,
+        step.x_axis,
+        step.y_axis,
+        step.length,
+    )
     begin, end = _unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
-                for pixel in range(step.out_w):
-                    for channel in range(step.out_c):
+                for pixel in range(out_w):
+                    for channel in range(out_c):
                         x = step.x + image * step.x_image + outer * step.x_outer
-                        x += row * step.x_row + pixel * step.x_pixel + channel * step.x_channel
+                        x += row * step.x_row + pixel * x_pixel + channel * x_channel
                         y = step.y + image * step.y_image + outer * step.y_outer
-                        y += row * step.y_row + pixel * step.y_pixel + channel * step.y_channel
+                        y += row * step.y_row + pixel * y_pixel + channel * y_channel
                         top = arena[x]
-                        for i in range(1, step.length):
-                            top = max(top, arena[x + i * step.x_axis])
+                        for i in range(1, length):
+                            top = max(top, arena[x + i * x_axis])
                         total = 0.0
-                        for i in range(step.length):
-                            value = math.exp(arena[x + i * step.x_axis] - top)
-                            arena[y + i * step.y_axis] = value
+                        for i in range(length):
+                            value = math.exp(arena[x + i * x_axis] - top)
+                            arena[y + i * y_axis] = value
                             total += value
                         scale = np.float32(1.0 / total)
-                        for i in range(step.length):
-                            arena[y + i * step.y_axis] *= scale
+                        for i in range(length):
+                            arena[y + i * y_axis] *= scale
     _clear_halo(arena, step, begin, end)
 
 
@@ -238,20 +304,31 @@ def argmax(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
     """y <- index of the largest x along the axis, as float32; the first wins a tie, with option 1 the last."""
+    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, x_axis, length, option = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.x_channel,
+        step.y_pixel,
+        step.y_channel,
+        step.x_axis,
+        step.length,
+        step.option,
+    )
     begin, end = _unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
-                for pixel in range(step.out_w):
-                    for channel in range(step.out_c):
+                for pixel in range(out_w):
+                    for channel in range(out_c):
                         x = step.x + image * step.x_image + outer * step.x_outer
-                        x += row * step.x_row + pixel * step.x_pixel + channel * step.x_channel
+                        x += row * step.x_row + pixel * x_pixel + channel * x_channel
                         y = step.y + image * step.y_image + outer * step.y_outer
-                        y += row * step.y_row + pixel * step.y_pixel + channel * step.y_channel
+                        y += row * step.y_row + pixel * y_pixel + channel * y_channel
                         best = 0
-                        for i in range(1, step.length):
-                            value, top = arena[x + i * step.x_axis], arena[x + best * step.x_axis]
-                            if value > top or (step.option == 1 and value == top):
+                        for i in range(1, length):
+                            value, top = arena[x + i * x_axis], arena[x + best * x_axis]
+                            if value > top or (option == 1 and value == top):
                                 best = i
                         arena[y] = best
     _clear_halo(arena, step, begin, end)

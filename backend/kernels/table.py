@@ -72,7 +72,7 @@ def _address(isa: Isa, key: KernelKey) -> int:
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def call_kernel(
     _typing: Any,
     address: Any,

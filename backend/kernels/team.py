@@ -23,7 +23,7 @@ _POLLS: Final = 1_000_000
 """How long a member waits for the others to show that they run at the same time; then it goes on alone."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _gettid(_typing: Any) -> Any:
     """gettid(2)"""
 
@@ -87,10 +87,10 @@ def pin_team(threads: int, cpus: Sequence[int]) -> list[set[int]]:
     if len(cpus) < threads:
         raise MachineError(f"{threads} threads cannot be pinned to {len(cpus)} CPUs {list(cpus)}: one each is needed")
     tids = [0] if threads == 1 else open_team(threads)
-    for tid, cpu in zip(tids, cpus):
+    for tid, cpu in zip(tids, cpus, strict=False):
         os.sched_setaffinity(tid, {cpu})
     masks = [set(os.sched_getaffinity(tid)) for tid in tids]
-    for tid, cpu, mask in zip(tids, cpus, masks):
+    for tid, cpu, mask in zip(tids, cpus, masks, strict=False):
         if mask != {cpu}:
             raise MachineError(f"thread {tid} was pinned to CPU {cpu}, but the system reports {sorted(mask)}")
     return masks

@@ -1,8 +1,8 @@
 """Runs the steps of a plan: one call into compiled code per inference, no Python between layers, no allocation.
 
-The executor decides nothing: a step's kernel (an address), tile and blocks are numbers in its record. With several threads
-there is one parallel region per inference, and every participant walks through all steps. A step's units are
-divided evenly; whoever has finished its share takes from the others', and goes on when all units are done. So a
+The executor decides nothing: a step's kernel (an address) and its blocks are numbers in its record. With several
+threads there is one parallel region per inference, and every participant walks through all steps. A step's units
+are divided evenly; whoever has finished its share takes from the others', and goes on when all units are done. So a
 participant that the system keeps from running holds up the others by one unit at most, and one that never starts
 holds up nobody. Which participant computes a unit never changes its result.
 """

@@ -63,11 +63,9 @@ def layout_of(value: Value, halo: Pads, lanes: int, pad_channels: bool, reach: i
     if not 1 <= len(shape) <= 4:
         raise ModelError(f"value {value.name!r} has {len(shape)} axes {shape}: one to four can be run")
     images = 1 if shape[0] == BATCH else shape[0]
-    h, w, c = {
-        1: lambda: (1, 1, 1),
-        2: lambda: (1, 1, shape[1]),
-        3: lambda: (1, shape[1], shape[2]),
-        4: lambda: (shape[2], shape[3], shape[1]),
-    }[len(shape)]()
+    if len(shape) == 4:
+        h, w, c = shape[2], shape[3], shape[1]
+    else:
+        h, w, c = (1, 1, 1, *shape[1:])[-3:]
     stored = -(-max(c, reach) // lanes) * lanes if pad_channels else c
     return Layout(images, h, w, c, stored, halo, len(shape))

@@ -379,12 +379,9 @@ def _copy_step(
     planning: Planning, node: str, shape: Shape, x: tuple[str, int], x_strides: tuple[int, ...],
     y: tuple[str, int], y_strides: tuple[int, ...], *, batch_free: bool = False,
 ) -> None:  # fmt: skip
-    """y <- x over `shape`, after clearing y's halo if it has one that the copy's loops would not reach."""
-    layout = planning.layout(y[0])
-    halo = _halo(layout)
-    if layout.halo != NO_HALO:
+    """y <- x over `shape`, after clearing y if it has a halo, which a copy's loops do not reach."""
+    if planning.layout(y[0]).halo != NO_HALO:
         _fill_step(planning, node, y[0], 0.0)
-    del halo
     planning.step(KernelKey("copy"), node, x=x, y=y, **_loop_fields(shape, batch_free, x=x_strides, y=y_strides))
 
 
@@ -432,20 +429,19 @@ def lower_reshape(planning: Planning, op: Reshape) -> None:
 def lower_pad(planning: Planning, op: Pad) -> None:
     """Fills the output and copies the input's uncropped part into it."""
     x, y = planning.layout(op.x), planning.layout(op.output)
-    x_shape, y_shape = planning.value(op.x).shape, planning.value(op.output).shape
+    x_shape = planning.value(op.x).shape
     _require_batch_in_place(planning, op, op.pads[0] == (0, 0))
     skip = [max(0, -before) for before, _ in op.pads]
     shift = [max(0, before) for before, _ in op.pads]
     kept = tuple(
         size if size == BATCH else size - max(0, -before) - max(0, -after)
-        for size, (before, after) in zip(x_shape, op.pads)
+        for size, (before, after) in zip(x_shape, op.pads, strict=True)
     )
-    x_start = x.inside + sum(a * b for a, b in zip(skip, x.strides))
-    y_start = y.inside + sum(a * b for a, b in zip(shift, y.strides))
+    x_start = x.inside + sum(a * b for a, b in zip(skip, x.strides, strict=True))
+    y_start = y.inside + sum(a * b for a, b in zip(shift, y.strides, strict=True))
     _fill_step(planning, op.name, op.output, op.value)
     if op.value != 0 and y.halo != NO_HALO:
         raise unsupported(op, f"pads with {op.value} in front of a padded convolution")
-    del y_shape
     planning.step(
         KernelKey("copy"),
         op.name,
@@ -458,7 +454,8 @@ def lower_pad(planning: Planning, op: Pad) -> None:
 def lower_binary(planning: Planning, op: Binary) -> None:
     """Arithmetic with NumPy broadcasting; constants are put into the arena once."""
     y, y_shape = planning.layout(op.output), planning.value(op.output).shape
-    places, strides = {}, {}
+    places: dict[str, Any] = {}
+    strides: dict[str, tuple[int, ...]] = {}
     for key, name in (("x", op.a), ("b", op.b)):
         shape = planning.value(name).shape
         if planning.is_constant(name):
@@ -470,7 +467,8 @@ def lower_binary(planning: Planning, op: Binary) -> None:
         missing = len(y_shape) - len(shape)
         aligned = (1,) * missing + shape
         padded = (0,) * missing + own
-        strides[key] = tuple(0 if size == 1 and out != 1 else step for size, out, step in zip(aligned, y_shape, padded))
+        axes = zip(aligned, y_shape, padded, strict=True)
+        strides[key] = tuple(0 if size == 1 and out != 1 else step for size, out, step in axes)
         places[key] = (name, inside)
     planning.step(
         KernelKey("binary"),
@@ -574,7 +572,8 @@ def lower_pixels(planning: Planning, name: str, pixels: PixelInput) -> Draft:
     y, shape = planning.layout(name), planning.value(name).shape
     if len(shape) != 4 or shape[1] != len(pixels.table):
         raise InputError(
-            f"pixels have {len(pixels.table)} channels, but input {name!r} has shape {shape}; a picture [N, C, H, W] is needed"
+            f"pixels have {len(pixels.table)} channels, but input {name!r} has shape {shape}; "
+            "a picture [N, C, H, W] of as many channels is needed"
         )
     nhwc = (y.h * y.w * y.c, 1, y.w * y.c, y.c)
     fields = _loop_fields(shape, False, x=nhwc, y=y.strides)

@@ -15,7 +15,7 @@ from ..machine import Machine
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output of the model: its shape has BATCH in axis 0 or is fixed.."""
+    """One input or output of the model: its shape has BATCH in axis 0 or is fixed."""
 
     name: str
     shape: Shape
@@ -39,8 +39,10 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class Plan:
-    """steps: records of dtype `kernels.step.STEP`, their kernels by index into `kernels`. info_of_step: index into
-    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size in float32 elements.
+    """Numbers and arrays for the executor, names and costs for people.
+
+    steps: records of dtype `kernels.step.STEP`, their kernels by index into `kernels`. info_of_step: index into
+    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size: float32 elements.
 
     constants: (offset, array) to be written into the arena once. pixel_steps: the same steps for raw uint8 pixels in
     place of the first input, or None if the plan was made without pixels.

@@ -18,7 +18,7 @@ from ..graph.ir import BATCH, Conv, Graph, Op, Pads, Reshape, Transpose, reads
 from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
-from .layout import NO_HALO, Layout, layout_of
+from .layout import NO_HALO, layout_of
 from .lower import LOWER, channels_reached, is_depthwise, lower_export, lower_import, lower_pixels
 from .memory import Lifetime, assign_offsets
 from .pack import ALIGN_BYTES
@@ -174,7 +174,7 @@ def _placed(
     planning: Planning, draft: Draft, offsets: dict[str, int], copies: dict[str, int], first: int, chunk: int
 ) -> npt.NDArray[Any]:
     """The draft's record with offsets filled in, for the chunk of units of batch that starts at `first`."""
-    record = draft.record.copy()
+    record: npt.NDArray[Any] = draft.record.copy()
     record["first"], record["chunk"] = first, chunk
     for key in ("x", "y", "b"):
         images = int(record["images"]) * first

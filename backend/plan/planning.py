@@ -81,7 +81,7 @@ class Planning:
         record["low"], record["high"] = -np.inf, np.inf
         record["kernel"] = self.kernels.setdefault(kernel, len(self.kernels))
         record["unit_kind"] = unit_kind(kernel.name)
-        places = {key: fields.pop(key) for key in ("x", "y", "b") if key in fields}
+        places: dict[str, tuple[str, int]] = {key: fields.pop(key) for key in ("x", "y", "b") if key in fields}
         for key, entry in fields.items():
             record[key] = entry
         touched = sum(self._bytes(value) for value, _ in places.values())

@@ -16,7 +16,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def atomic_add(_typing: Any, array: Any, index: Any, amount: Any) -> Any:
     """array[index] += amount for all threads, in one total order; returns the old value."""
 
@@ -27,7 +27,7 @@ def atomic_add(_typing: Any, array: Any, index: Any, amount: Any) -> Any:
     return types.int64(array, types.intp, types.int64), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def atomic_load(_typing: Any, array: Any, index: Any) -> Any:
     """array[index], seeing all that was written before the value was."""
 
@@ -37,7 +37,7 @@ def atomic_load(_typing: Any, array: Any, index: Any) -> Any:
     return types.int64(array, types.intp), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def yield_cpu(_typing: Any) -> Any:
     """sched_yield(2): lets another thread run that needs this CPU."""
 

@@ -80,7 +80,7 @@ ISAS: Final = (AVX512, AVX2, GENERIC)
 """Best first."""
 
 
-class IsaType(types.Type):  # type: ignore[misc]
+class IsaType(types.Type):
     """The Numba type of an `Isa`; two ISAs have two types."""
 
     def __init__(self, isa: Isa) -> None:
@@ -88,7 +88,7 @@ class IsaType(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Isa({isa.name}, {isa.lanes} lanes)")
 
 
-class TileType(types.Type):  # type: ignore[misc]
+class TileType(types.Type):
     """The Numba type of one tile of one ISA."""
 
     def __init__(self, isa: Isa, tile: Tile) -> None:
@@ -118,19 +118,19 @@ def _constant(value: int) -> Any:
     return emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lanes_of(_typing: Any, isa: Any) -> Any:
     """Isa.lanes, a constant in jitted code."""
     return types.intp(isa), _constant(isa.isa.lanes)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def mr_of(_typing: Any, tile: Any) -> Any:
     """Tile.mr, a constant in jitted code."""
     return types.intp(tile), _constant(tile.tile.mr)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def width_of(_typing: Any, tile: Any) -> Any:
     """Tile.nr * Isa.lanes, the output channels of a panel, a constant in jitted code."""
     return types.intp(tile), _constant(tile.tile.nr * tile.isa.lanes)

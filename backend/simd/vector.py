@@ -22,7 +22,7 @@ I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 
 
-class VectorType(types.Type):  # type: ignore[misc]
+class VectorType(types.Type):
     """`lanes` float32 side by side."""
 
     def __init__(self, lanes: int) -> None:
@@ -31,7 +31,7 @@ class VectorType(types.Type):  # type: ignore[misc]
 
 
 @register_model(VectorType)
-class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class VectorModel(models.PrimitiveModel):
     """A `VectorType` is an LLVM vector, in registers and in memory."""
 
     def __init__(self, manager: Any, vector: VectorType) -> None:
@@ -77,7 +77,7 @@ def clip_vector(builder: Any, vector: Any, low: Any, high: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", raised, high), high, raised)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load(_typing: Any, isa: Any, array: Any, offset: Any) -> Any:
     """array[offset : offset + lanes]"""
     vector = VectorType(isa.isa.lanes)
@@ -89,7 +89,7 @@ def load(_typing: Any, isa: Any, array: Any, offset: Any) -> Any:
     return vector(isa, array, types.intp), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(_typing: Any, array: Any, offset: Any, vector: Any) -> Any:
     """array[offset : offset + lanes] = vector"""
 
@@ -100,7 +100,7 @@ def store(_typing: Any, array: Any, offset: Any, vector: Any) -> Any:
     return types.void(array, types.intp, vector), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def splat(_typing: Any, isa: Any, scalar: Any) -> Any:
     """[scalar] * lanes"""
     vector = VectorType(isa.isa.lanes)
@@ -111,7 +111,7 @@ def splat(_typing: Any, isa: Any, scalar: Any) -> Any:
     return vector(isa, types.float32), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(_typing: Any, isa: Any, a: Any, b: Any, c: Any) -> Any:
     """[a[i] * b[i] + c[i] ...]"""
 
@@ -121,7 +121,7 @@ def fma(_typing: Any, isa: Any, a: Any, b: Any, c: Any) -> Any:
     return a(isa, a, b, c), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def add(_typing: Any, a: Any, b: Any) -> Any:
     """[a[i] + b[i] ...]"""
 
@@ -131,7 +131,7 @@ def add(_typing: Any, a: Any, b: Any) -> Any:
     return a(a, b), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def mul(_typing: Any, a: Any, b: Any) -> Any:
     """[a[i] * b[i] ...]"""
 
@@ -141,7 +141,7 @@ def mul(_typing: Any, a: Any, b: Any) -> Any:
     return a(a, b), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def maximum(_typing: Any, a: Any, b: Any) -> Any:
     """[b[i] if a[i] < b[i] else a[i] ...]: a NaN of a stays"""
 
@@ -151,7 +151,7 @@ def maximum(_typing: Any, a: Any, b: Any) -> Any:
     return a(a, b), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def clip(_typing: Any, vector: Any, low: Any, high: Any) -> Any:
     """[min(max(v[i], low[i]), high[i]) ...]: a NaN of v stays"""
 
