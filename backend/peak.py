@@ -23,8 +23,8 @@ from .simd.isa import lanes_of
 from .simd.vector import add, fma, load, splat, store
 
 _CHAINS: Final = 12
-"""Independent multiply-adds in `_multiply_adds`: enough to hide their latency (two pipes, four cycles), few enough for 16
-registers."""
+"""Independent multiply-adds in `_multiply_adds`: enough to hide their latency (two pipes, four cycles), few enough
+for 16 registers."""
 
 _STREAMS: Final = 4
 """Vectors read per turn in `_read`."""
