@@ -85,8 +85,10 @@ def _check_op(op: Op, graph: Graph, written: set[str]) -> None:
         _check_epilogue(where, op, op.epilogue, graph)
     if isinstance(op, Clip) and (math.isnan(op.low) or math.isnan(op.high)):
         raise BrokenGraphError(f"{where} has a NaN bound")
-    if isinstance(op, Pool) and op.kind == "max" and (op.count_include_pad or op.counted_pads != (0, 0, 0, 0)):
+    if isinstance(op, Pool) and op.kind == "max" and op.count_include_pad:
         raise BrokenGraphError(f"{where} counts pads, which means nothing for max")
+    if isinstance(op, Pool) and op.counted_pads != (0, 0, 0, 0) and not op.count_include_pad:
+        raise BrokenGraphError(f"{where} has counted_pads {op.counted_pads} without count_include_pad")
 
 
 def _weights(op: Op) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..simd.isa import lanes_of
 from ..simd.vector import add, clip, fma, load, maximum, mul, splat, store
 from .halo import zero_halo
@@ -102,7 +104,7 @@ def _window(start: int, size: int, dilation: int, limit: int) -> tuple[int, int]
 def max_pool(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
 ) -> None:  # fmt: skip
-    """y = maximum over the window's pixels inside the picture; padding never wins. Every window holds a pixel."""
+    """y = maximum over the window's pixels inside the picture; padding never wins. -inf over padding alone."""
     lanes = lanes_of(isa)
     out_w, out_c, in_w, kernel_w, stride_w = step.out_w, step.out_c, step.in_w, step.kernel_w, step.stride_w
     dilation_w, pad_left = step.dilation_w, step.pad_left
@@ -118,7 +120,7 @@ def max_pool(
             w0 = ow * stride_w - pad_left
             s_first, s_last = _window(w0, kernel_w, dilation_w, in_w)
             for c in range(0, out_c, lanes):
-                best = load(isa, arena, x_row + r_first * dr + (w0 + s_first * dilation_w) * dx + c)
+                best = splat(isa, -np.inf)
                 for r in range(r_first, r_last):
                     x = x_row + r * dr + w0 * dx + c
                     for s in range(s_first, s_last):

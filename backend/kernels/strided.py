@@ -105,7 +105,7 @@ def import_u8(
     address = io[step.io]
     for image in range(begin, end):
         for row in range(step.out_h):
-            x0 = image * step.x_image + row * step.x_row
+            x0 = step.x + image * step.x_image + row * step.x_row
             y0 = step.y + image * step.y_image + row * step.y_row
             for pixel in range(out_w):
                 for channel in range(out_c):
@@ -137,7 +137,7 @@ def export(
                 for channel in range(out_c):
                     x0 = step.x + image * step.x_image + outer * step.x_outer
                     x0 += row * step.x_row + channel * x_channel
-                    y0 = image * step.y_image + outer * step.y_outer + row * step.y_row + channel * y_channel
+                    y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row + channel * y_channel
                     for pixel in range(out_w):
                         value = arena[x0 + pixel * x_pixel]
                         if option == 1:

@@ -42,7 +42,7 @@ def _folded(op: Op, writers: dict[str, Op]) -> Op:
     if op.kind == "average":
         if pad.value != 0:
             return op
-        own = op.counted_pads if op.count_include_pad else (0, 0, 0, 0)
+        own = op.counted_pads
         counted = (own[0] + sides[0], own[1] + sides[1], own[2] + sides[2], own[3] + sides[3])
         return replace(op, x=pad.x, pads=pads, count_include_pad=True, counted_pads=counted)
     extent = [op.dilations[i] * (op.kernel[i] - 1) + 1 for i in range(2)]
