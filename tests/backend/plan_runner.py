@@ -70,7 +70,7 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
 
 
 def _guarded(size: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(memory, its middle): the middle has `size` elements, starts at a multiple of 64 bytes and lies between guards."""
+    """(memory, its middle): the middle has `size` elements, starts at a multiple of 64 bytes, and guards around it."""
     align = 64 // np.dtype(dtype).itemsize
     raw = np.empty(_GUARD + align + size + _GUARD, dtype)
     start = _GUARD + -(raw.ctypes.data // raw.itemsize + _GUARD) % align

@@ -135,7 +135,7 @@ class Net:
     def _emit(self, op_type: type, *operands: str, **fields: Any) -> str:
         name = self._builder.fresh(op_type.__name__)
         names = [key for key in op_type.__dataclass_fields__ if key in ("x", "weight", "bias", "scale", "shift")]
-        self._builder.emit(op_type(name=name, output=name, **dict(zip(names, operands)), **fields))
+        self._builder.emit(op_type(name=name, output=name, **dict(zip(names, operands, strict=True)), **fields))
         return name
 
 
@@ -148,9 +148,8 @@ def random_inputs(graph: Graph, images: int, seed: int = 1) -> dict[str, np.ndar
 
 
 def oracle(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The NumPy twins in float64, not rounded at the end."""
-    values = run_reference(graph, inputs, np.float64)
-    return values
+    """The NumPy twins in float64, rounded to float32 at the end."""
+    return run_reference(graph, inputs, np.float64)
 
 
 def sum_of_products_bound(graph: Graph, inputs: Mapping[str, np.ndarray], terms: int) -> np.ndarray:
