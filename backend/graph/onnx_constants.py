@@ -108,9 +108,7 @@ def _slice(b: GraphBuilder, node: Node) -> Array:
         steps = b.integers(node, 4) if node.input(4) else (1,) * len(starts)
     index = [slice(None)] * data.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        # Going backwards, an end before the first element ("all the way") cannot be written as a Python index.
-        through_first = step < 0 and end < -data.shape[axis]
-        index[axis] = slice(start, None if through_first else end, step)
+        index[axis] = slice(start, end, step)
     return data[tuple(index)]
 
 

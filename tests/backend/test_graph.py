@@ -118,6 +118,14 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
         ),
         r"op 'op z' \(Pool\) counts pads",
     ),
+    "counted pads that do not count": (
+        lambda graph: _with_value(Value("z", (BATCH, 4, 1, 1)))(
+            _with_op(2, lambda _: Pool("op z", "average", "y", "z", (6, 5), (1, 1), (0,) * 4, counted_pads=(1,) * 4))(
+                graph
+            )
+        ),
+        r"op 'op z' \(Pool\) has counted_pads \(1, 1, 1, 1\) without count_include_pad",
+    ),
     "binary with a residual": (
         _with_op(1, lambda _: Binary("op y", "add", "h", "h", "y", Epilogue("h"))),
         r"op 'op y' \(Binary\) has a residual; a Binary has none",

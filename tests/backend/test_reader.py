@@ -112,6 +112,9 @@ MODELS = {
         for stride in (1, 2, 3)
         for dilation in (1, 2)
     },
+    "average-ceil-drops-the-last-window": _pool(
+        "AveragePool", kernel_shape=[3, 3], strides=[3, 3], pads=[0, 1, 2, 2], ceil_mode=1, count_include_pad=1
+    ),
     "max-opset7": _pool("MaxPool", opset=7, kernel_shape=[2, 2]),
     "global-average": _unary("GlobalAveragePool", "x", PICTURE, 7),
     **{f"batch-norm-opset{opset}": _batch_norm(opset, PICTURE) for opset in (7, 9, 13, 14, 15)},
