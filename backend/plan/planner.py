@@ -160,7 +160,8 @@ def _place_values(
         home = drafts[first].segment
         copies[name] = segments[home].chunk
         if drafts[last].segment != home:  # later chunks of the segment must not overwrite what earlier ones left
-            copies[name], first = max_batch, bounds[home][0]
+            chunk = segments[home].chunk
+            copies[name], first = -(-max_batch // chunk) * chunk, bounds[home][0]
         layout = planning.layout(name)
         lifetimes.append(Lifetime(name, copies[name] * layout.images * layout.image, first, last))
     offsets, arena_size = assign_offsets(lifetimes, _ALIGN)
