@@ -1,0 +1,175 @@
+"""Tiles, blocks, segments, packing and memory of plans: pure functions judged by what they promise."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from plan_runner import MACHINE, plan_graph, run_plan
+from small_nets import Net, oracle, random_inputs
+
+from backend.errors import InputError
+from backend.graph.ir import Graph
+from backend.pixels import PixelInput
+from backend.plan.blocking import choose_blocks, choose_tiles
+from backend.plan.memory import Lifetime, assign_offsets
+from backend.plan.pack import Buffers, pack_panels
+from backend.plan.planner import make_plan
+from backend.plan.segments import Segment
+from backend.simd.isa import ISAS, Isa
+
+REGISTERS = {"avx512": 32, "avx2": 16, "generic": 16}
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_tiles_fit_the_registers_and_cover_any_width(isa: Isa) -> None:
+    """MR * NR accumulators + NR weights + 1 broadcast are all in registers; every channel count has exactly one place.
+
+    A tile of one row uses each weight vector once, straight from memory.
+    """
+    for tile in isa.tiles:
+        weights = tile.nr if tile.mr > 1 else 0
+        assert tile.mr * tile.nr + weights + 1 <= REGISTERS[isa.name], f"{tile} spills"
+    for pixels, vectors, depth in itertools.product((1, 7, 49, 3136), range(1, 40), (1, 27, 4608)):
+        runs = choose_tiles(isa, pixels, vectors, depth)
+        assert sum(isa.tiles[index].nr * panels for index, panels in runs) == vectors
+        assert all(panels >= 1 for _, panels in runs)
+
+
+@pytest.mark.parametrize("l2_bytes", [1 << 10, 32 << 10, 512 << 10, 2 << 20])
+def test_blocks_are_whole_tiles_and_fit_half_of_l2(l2_bytes: int) -> None:
+    """What conv_gemm takes for granted (BLIS: MC is a multiple of MR), and what the formula promises of L2."""
+    problems = itertools.product(ISAS, (1, 49, 784), (1, 3, 70), (1, 9, 49), (1, 64, 512))
+    for isa, pixels, panels, taps, depth in problems:
+        machine = replace(MACHINE, isa=isa, l2_bytes=l2_bytes)
+        for tile in isa.tiles:
+            blocks = choose_blocks(machine, tile, pixels, panels, taps, depth)
+            case = f"{tile} {pixels=} {panels=} {taps=} {depth=}: {blocks}"
+            assert blocks.mc % tile.mr == 0 and blocks.mc >= tile.mr, case
+            assert 1 <= blocks.nc_panels <= panels, case
+            assert 1 <= blocks.kc_taps <= taps and 1 <= blocks.kc_depth <= depth, case
+            assert blocks.kc_depth == depth or blocks.kc_taps == 1, case
+            row_bytes = tile.nr * isa.lanes * 4
+            if blocks.panels_outside:
+                assert blocks.kc_taps * blocks.kc_depth * row_bytes <= max(l2_bytes // 4, row_bytes), case
+            else:
+                assert (blocks.kc_taps, blocks.kc_depth) == (taps, depth), case
+                assert panels * taps * depth * row_bytes <= l2_bytes // 2, case
+
+
+def test_panels_hold_every_weight_once_and_zeros_elsewhere() -> None:
+    weights = np.random.default_rng(0).standard_normal((3, 5, 21)).astype(np.float32)
+    packed = pack_panels(weights, 4, 3, 8)
+    assert packed.shape == (3, 3, 5, 8)
+    for panel, tap, depth, lane in np.ndindex(*packed.shape):
+        channel = 4 + panel * 8 + lane
+        assert packed[panel, tap, depth, lane] == (weights[tap, depth, channel] if channel < 21 else 0)
+
+
+def test_buffers_align_weights_and_share_equal_tables() -> None:
+    buffers = Buffers()
+    offsets = [buffers.add_weights(np.full(size, size, np.float32)) for size in (1, 16, 17)]
+    tables = [buffers.add_table(np.array(entries)) for entries in ([1, 2], [3], [1, 2])]
+    weights = buffers.weights()
+    assert weights.ctypes.data % 64 == 0 and all(offset % 16 == 0 for offset in offsets)
+    for offset, size in zip(offsets, (1, 16, 17), strict=True):
+        assert (weights[offset : offset + size] == size).all()
+    assert tables[0] == tables[2] != tables[1]
+    assert buffers.tables()[tables[1]] == 3
+
+
+def test_values_alive_together_lie_apart() -> None:
+    """Random lifetimes: no overlap in time and place, aligned, never below the largest sum alive at one step."""
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        values = []
+        for index in range(20):
+            first, last = sorted(int(step) for step in rng.integers(0, 12, 2))
+            values.append(Lifetime(f"v{index}", int(rng.integers(1, 300)), first, last))
+        offsets, total = assign_offsets(values, 16)
+        assert all(offset % 16 == 0 for offset in offsets.values())
+        assert total >= max(offsets[v.name] + v.size for v in values)
+        for a, b in itertools.combinations(values, 2):
+            together = a.first <= b.last and b.first <= a.last
+            apart = offsets[a.name] + a.size <= offsets[b.name] or offsets[b.name] + b.size <= offsets[a.name]
+            assert apart or not together, f"{a} at {offsets[a.name]} and {b} at {offsets[b.name]}"
+        alive = [sum(-(-v.size // 16) * 16 for v in values if v.first <= step <= v.last) for step in range(12)]
+        assert total >= max(alive)
+    assert assign_offsets([], 16) == ({}, 0)
+
+
+def block_net() -> Graph:
+    """Two residual blocks, a head, and an output from the middle: values that live short, long and across a cut."""
+    net = Net()
+    x = net.conv(net.input(3, 9, 8), 10, (3, 3), pads=(1, 1, 1, 1), strides=(2, 2), low=0.0)
+    for _ in range(2):
+        inner = net.conv(x, 20, (3, 3), pads=(1, 1, 1, 1), low=0.0)
+        x = net.conv(inner, 10, residual=x, low=0.0)
+    middle = net.pool("max", x, (2, 2))
+    flat = net.reshape(net.mean(middle, (2, 3)), -1, 10)
+    logits = net.dense(flat, 7)
+    return net.graph(middle, net.softmax(logits, 1), net.argmax(logits, 1, keepdims=False))
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 5])
+def test_no_cut_into_segments_changes_a_bit(max_batch: int) -> None:
+    """Every cut, chunks of one and two images before it, for every batch up to the largest."""
+    graph = block_net()
+    count = len(graph.ops)
+    inputs = random_inputs(graph, max_batch)
+    whole = make_plan(graph, MACHINE, max_batch, segments=(Segment(0, count, max_batch),))
+    expected = run_plan(whole, inputs)
+    for got, want in zip(expected, oracle(graph, inputs), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
+    for cut, chunk in itertools.product(range(1, count + 1), {1, min(2, max_batch)}):
+        cuts = (Segment(0, cut, chunk), Segment(cut, count, max_batch))
+        plan = make_plan(graph, MACHINE, max_batch, segments=cuts if cut < count else (Segment(0, count, chunk),))
+        for images in range(1, max_batch + 1):
+            got = run_plan(plan, {name: array[:images] for name, array in inputs.items()})
+            for a, b in zip(got, expected, strict=True):
+                np.testing.assert_array_equal(a, b[:images], err_msg=f"cut {cut}, chunk {chunk}, {images} images")
+
+
+def test_equal_arguments_give_equal_plans() -> None:
+    first, second = (plan_graph(block_net(), 4) for _ in range(2))
+    assert first.steps.tobytes() == second.steps.tobytes()
+    assert first.weights.tobytes() == second.weights.tobytes()
+    assert first.tables.tobytes() == second.tables.tobytes()
+    assert (first.arena_size, first.kernels, first.infos) == (second.arena_size, second.kernels, second.infos)
+
+
+def test_step_costs_are_those_of_the_textbook() -> None:
+    """Multiply-adds: pixels x filters x window for convolutions, rows x columns for dense layers; padding is free."""
+    net = Net()
+    x = net.conv(net.input(3, 8, 6), 10, (3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
+    x = net.conv(x, 10, (3, 3), group=10, pads=(1, 1, 1, 1))
+    graph = net.graph(net.dense(net.reshape(net.mean(x, (2, 3)), -1, 10), 7))
+    plan = plan_graph(graph, 2)
+    macs: dict[str, int] = {}
+    for info in plan.infos:
+        macs[info.node] = macs.get(info.node, 0) + info.macs
+    assert [count for count in macs.values() if count] == [4 * 3 * 10 * 27, 4 * 3 * 10 * 9, 10 * 7]
+    assert set(plan.info_of_step) == set(range(len(plan.infos)))
+
+
+def test_a_batch_for_fixed_shapes_is_refused() -> None:
+    net = Net()
+    graph = net.graph(net.clip(net.input(3, batch=4), 0, 1))
+    with pytest.raises(InputError, match=r"max_batch=2, but the model's shapes are fixed: .*\(4, 3\).*use max_batch=1"):
+        plan_graph(graph, 2)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 5), (3, 5)])
+def test_pixels_for_another_input_are_refused(shape: tuple[int, ...]) -> None:
+    net = Net()
+    graph = net.graph(net.clip(net.input(*shape), 0, 1))
+    with pytest.raises(InputError, match="pixels have 3 channels, but input 'input0' has shape"):
+        make_plan(graph, MACHINE, 1, PixelInput.affine((0.0, 0.0, 0.0)))
+
+
+@pytest.mark.parametrize("shape", [(256,), (3, 255), (1, 3, 256)])
+def test_pixel_tables_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"a pixel table has shape .*\[channels, 256\] is needed"):
+        PixelInput(np.zeros(shape, np.float32))
