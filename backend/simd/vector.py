@@ -143,10 +143,11 @@ def mul(_typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def maximum(_typing: Any, a: Any, b: Any) -> Any:
-    """[b[i] if a[i] < b[i] else a[i] ...]: a NaN of a stays"""
+    """[max(a[i], b[i]) ...]: a NaN of either stays"""
 
     def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[1], args[0])
+        larger = builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[1], args[0])
+        return builder.select(builder.fcmp_unordered("uno", args[1], args[1]), args[1], larger)
 
     return a(a, b), emit
 
