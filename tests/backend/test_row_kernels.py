@@ -99,6 +99,16 @@ def test_max_pool_over_padding_alone() -> None:
     np.testing.assert_array_equal(run_plan(plan_graph(graph, 3), inputs)[0], oracle(graph, inputs)[0])
 
 
+def test_max_pool_keeps_every_nan() -> None:
+    """Wherever in the window the NaN stands."""
+    net = Net()
+    graph = net.graph(net.pool("max", net.input(2, 5, 6), (3, 2), pads=(1, 0, 1, 1)))
+    for row, column in np.ndindex(5, 6):
+        inputs = random_inputs(graph, 1)
+        inputs["input0"][0, 1, row, column] = np.nan
+        np.testing.assert_array_equal(run_plan(plan_graph(graph), inputs)[0], oracle(graph, inputs)[0])
+
+
 @pytest.mark.parametrize("counted", [None, (1, 1, 1, 1), (0, 1, 2, 0)])
 @pytest.mark.parametrize("name", WINDOWS)
 def test_average_pool(name: str, counted: tuple[int, int, int, int] | None) -> None:
