@@ -1,53 +1,30 @@
-"""The process that runs one LoadGen test; started by `supervisor.py`, knows no terminal and no verdict.
+"""The process that runs one LoadGen test: its entry point and its boundary. Started by `supervisor.py`.
 
-It ignores Ctrl-C (its signal mask blocks SIGINT from birth) because LoadGen cannot abort a test: the parent
-ends this process instead. If the parent dies, this process ends itself.
+It never sees Ctrl-C (its signal mask blocks SIGINT from birth) because LoadGen cannot abort a test: the parent
+ends this process instead. If the parent dies, this process ends itself. Whatever goes wrong becomes a message.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import threading
-import time
 import traceback
-from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection
-from statistics import median
 
-import numpy as np
-
-from backend.errors import BackendError
-from preprocessing import PreprocessingError
-
-from . import estimates, loadgen, placement, settings
-from .backends import find_backend
-from .backends.protocol import Runner, RunnerRequest
-from .batching import make_dispatcher
-from .config import RunConfig
-from .dataset import open_images
 from .errors import BadInputError
-from .messages import Ended, Failed, Go, Opened, Refused, Task
-from .placement import PinnedInstance
-from .profiles import PROFILES
-from .qsl import SampleLibrary
-from .sut import Answerer, Counters, Failure, guarded_load
-
-NO_AUDIT_CONF = "audit.config"
-"""Name, inside the log folder, of a file that does not exist: what LoadGen is told when nobody asked for an audit."""
-
-_TIMED_REPEATS = 5
-_BYTES_PER_KIB = 1024
+from .messages import Counters, Failed, Refused, Task
 
 
 def main(task: Task, counters: Counters, parent: Connection) -> None:
     """Entry point of the process. counters: one slot per instance."""
     threading.Thread(target=_end_with_parent, daemon=True, name="watch-parent").start()
     try:
-        _run(task, counters, parent)
-    except (BackendError, PreprocessingError, BadInputError) as error:
+        # Imported here, not above: the parent imports this file to name `main`, and must not pay for the engines.
+        from . import one_test
+
+        one_test.run(task, counters, parent)
+    except BadInputError as error:
         parent.send(Refused(" ".join(str(error).split()), traceback.format_exc()))
     except Exception as error:  # noqa: BLE001 - the process ends here: whatever it was becomes the parent's to tell
         parent.send(Failed(" ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc()))
@@ -59,110 +36,3 @@ def _end_with_parent() -> None:
     assert parent_process is not None
     parent_process.join()
     os._exit(1)
-
-
-@dataclass
-class _Instance:
-    """What is known of an instance once it is open. seconds: of one inference, by number of images."""
-
-    runner: Runner
-    pinned: PinnedInstance
-    seconds: dict[int, float]
-
-
-def _run(task: Task, counters: Counters, parent: Connection) -> None:
-    config = task.config
-    profile = PROFILES[config.profile]
-    user_settings = settings.read_user_conf(task.user_conf, profile.loadgen_model)
-    loaded = loadgen.load_settings(task.user_conf, profile.loadgen_model, config.scenario, config.mode)
-    loadgen.override(loaded, settings.overrides(config))
-
-    images = open_images(task.dataset)
-    request = RunnerRequest(
-        model=config.model,
-        image_shape=images.shape[1:],
-        spec=profile.spec,
-        threads=task.placement.threads,
-        max_batch=task.max_batch,
-        isa=config.isa,
-    )
-    failure = Failure(lambda text, trace: parent.send(Failed(text, trace)))
-    instances: list[_Instance] = []
-    library = SampleLibrary(images, lambda chosen: instances[0].runner.prepare(chosen))
-
-    def open_instance(slot: int) -> Answerer:
-        instances.append(_open_instance(config.backend, request, task.placement.cores[slot]))
-        return Answerer(instances[slot].runner, library, failure, counters, slot)
-
-    dispatcher = make_dispatcher(
-        config.scenario, [partial(open_instance, slot) for slot in range(task.placement.instances)], task.max_batch
-    )
-    estimated = _estimate_hints(config, loaded, user_settings, instances, task.max_batch)
-    loadgen.override(loaded, estimated)
-    parent.send(
-        Opened(
-            backend=dict(instances[0].runner.describe()),
-            instances=tuple(instance.pinned for instance in instances),
-            official_settings=loaded.official,
-            effective_settings=loaded.effective(),
-            estimated_settings=tuple(estimated),
-        )
-    )
-    if not isinstance(parent.recv(), Go):
-        return
-    loadgen.run_test(
-        loaded,
-        issue=dispatcher.issue,
-        load=guarded_load(library, failure),
-        unload=library.unload,
-        sample_count=len(images),
-        performance_sample_count=len(images),
-        log_folder=task.log_folder,
-        audit_conf=config.audit_conf or task.log_folder / NO_AUDIT_CONF,
-    )
-    dispatcher.close()
-    if not failure.happened:
-        parent.send(Ended(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _BYTES_PER_KIB))
-
-
-def _open_instance(backend: str, request: RunnerRequest, cores: tuple[int, ...]) -> _Instance:
-    """Pin the calling thread, open a runner on it, and look where its threads really are."""
-    before = placement.threads_of_process()
-    placement.pin_this_thread(cores)
-    runner = find_backend(backend)(request)
-    seconds = {batch: _time_inference(runner, request, batch) for batch in sorted({1, request.max_batch})}
-    return _Instance(runner, placement.read_back(cores, before), seconds)
-
-
-def _time_inference(runner: Runner, request: RunnerRequest, batch: int) -> float:
-    """Median seconds of one warm inference of a batch of black images."""
-    samples = runner.prepare(np.zeros((batch, *request.image_shape), np.uint8))
-    durations = []
-    for _ in range(_TIMED_REPEATS):
-        begin = time.perf_counter()
-        runner.predict(samples)
-        durations.append(time.perf_counter() - begin)
-    return median(durations)
-
-
-def _estimate_hints(
-    config: RunConfig,
-    loaded: loadgen.LoadedSettings,
-    user_settings: tuple[settings.UserSetting, ...],
-    instances: list[_Instance],
-    max_batch: int,
-) -> dict[str, int | float]:
-    """The hint that sizes LoadGen's query list, if neither a flag nor user.conf gave it."""
-    effective = loaded.effective()
-    slowest_s = {batch: max(instance.seconds[batch] for instance in instances) for batch in instances[0].seconds}
-    if config.scenario == "Offline":
-        if config.target_qps is not None or settings.is_set(user_settings, "Offline", "target_qps"):
-            return {}
-        return estimates.offline_rate(effective, len(instances) * max_batch / slowest_s[max_batch])
-    if config.scenario == "Server":
-        return {}
-    if config.max_latency_s is not None or settings.is_set(user_settings, config.scenario, "target_latency"):
-        return {}
-    samples = int(effective["multi_stream_samples_per_query"]) if config.scenario == "MultiStream" else 1
-    batches = -(-samples // (max_batch * len(instances)))
-    return estimates.stream_latency(config.scenario, effective, batches * slowest_s[min(samples, max_batch)])

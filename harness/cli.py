@@ -53,7 +53,7 @@ _preprocessed_dir: Final = click.option(
 
 
 @cli.command()
-@click.option("--scenario", type=click.Choice(SCENARIOS, case_sensitive=False), help="[default: SingleStream]")
+@click.option("--scenario", type=click.Choice(SCENARIOS), help="[default: SingleStream]")
 @click.option("--accuracy", is_flag=True, help="Answer every image once and score it, instead of measuring speed.")
 @click.option("--find-peak-performance", is_flag=True, help="Server only: search the greatest rate; needs --qps.")
 @click.option("--model", type=_PATH, metavar="FILE.onnx", help="Model to run.")
@@ -98,14 +98,15 @@ def run(**flags: Any) -> None:
     Without --model and --dataset-path: the built-in demo, all scenarios in both modes (or the one that --scenario and
     --accuracy name), on a model and images made on this machine. With them: one test.
     """
-    from . import report
-    from .progress import open_progress
-    from .run import run as run_test
-
     if flags["model"] is None and flags["dataset_path"] is None:
         _run_demo(flags)
         return
     config = _run_config(flags)
+
+    from . import report
+    from .progress import open_progress
+    from .run import run as run_test
+
     with open_progress(flags["quiet"]) as progress:
         outcome = run_test(config, progress)
     report.print_outcome(outcome)
@@ -118,16 +119,17 @@ _DEMO_FLAGS: Final = frozenset(
 
 
 def _run_demo(flags: dict[str, Any]) -> None:
-    from . import report
-    from .demo_campaign import DemoRuns, demo_config, make_demo, run_demo
-    from .progress import open_progress
-
     context = click.get_current_context()
     for name in flags:
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in _DEMO_FLAGS:
             flag = "--" + name.removesuffix("_s").replace("_", "-")
             raise BadInputError(f"{flag} needs --model and --dataset-path: the demo chooses its own settings")
+
+    from . import report
+    from .demo_campaign import DemoRuns, demo_config, make_demo, run_demo
+    from .progress import open_progress
+
     runs = DemoRuns(
         scenarios=(flags["scenario"],) if flags["scenario"] else SCENARIOS,
         modes=("accuracy",) if flags["accuracy"] else ("performance", "accuracy"),
@@ -162,7 +164,7 @@ def _run_config(flags: dict[str, Any]) -> RunConfig:
         output=flags["output"],
         store_path=flags["preprocessed_dir"],
         sample_count=flags["count"],
-        query_count=flags["count"],
+        query_count=None if flags["accuracy"] else flags["count"],
         min_duration_s=flags["time_s"],
         target_qps=flags["qps"],
         max_latency_s=flags["max_latency_s"],
@@ -229,20 +231,67 @@ def accuracy(run_dir: Path, dataset_path: Path | None, **_: Any) -> None:
     click.echo(score_run(run_dir, dataset_path).line)
 
 
+@cli.command()
+@click.option("--model", type=_PATH, metavar="FILE.onnx", required=True, help="Model to measure.")
+@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of all engines.")
+@click.option("--batch", default="1", show_default=True, metavar="N,N", help="Images in one inference: a row for each.")
+@click.option("--threads", default="1", show_default=True, metavar="N,N", help="Threads, each on a CPU of its own.")
+@click.option(
+    "--against",
+    default="onnxruntime,openvino",
+    show_default=True,
+    metavar="NAME,NAME",
+    help="Peers that take turns with our engine: onnxruntime, openvino, or none.",
+)
+@click.option("--rounds", type=int, default=9, show_default=True, metavar="N", help="Turns of each engine per row.")
+@click.option(
+    "--seconds-per-round",
+    "slice_s",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Length of one engine's turn, seconds.",
+)
+@click.option("--layers", is_flag=True, help="Also each layer of our engine, against this machine's measured roofs.")
+@click.option("--json", "json_path", type=_PATH, metavar="FILE", help="[default: a dated file in reports/bench]")
+@click.option("--isa", metavar="NAME", help="Of our engine: avx512, avx2 or generic. [default: the best there is]")
+@_common
+def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **settings: Any) -> None:
+    """Measure images/s of our engine and its peers, taking turns on the same CPUs, and their ratios."""
+    del debug  # read by `main`
+    from .bench.config import BenchConfig, parse_counts, parse_peers
+
+    config = BenchConfig(
+        batches=parse_counts(batch, "--batch"),
+        threads=parse_counts(threads, "--threads"),
+        peers=parse_peers(against, "--against"),
+        **settings,
+    )
+
+    from .bench.report import print_bench
+    from .bench.run import run_bench
+    from .progress import open_progress
+
+    with open_progress(quiet) as progress:
+        result, path = run_bench(config, progress)
+    print_bench(result, path)
+
+
 def main() -> None:
     """Console script."""
-    sys.exit(_exit_status(sys.argv[1:]))
+    sys.exit(exit_status(sys.argv[1:]))
 
 
-def _exit_status(arguments: list[str]) -> int:
+def exit_status(arguments: list[str]) -> int:
+    """Run a command line to its end; everything the user is told has then been printed."""
     debug = "--debug" in arguments
     try:
         cli.main(arguments, prog_name="loadgen-numba", standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _fail(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted by SIGINT", 128 + signal.SIGINT, debug)
     except RunInterruptedError as error:

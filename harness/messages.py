@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from .config import RunConfig
 from .dataset import Dataset
 from .placement import PinnedInstance, Placement
+
+
+class Counters(Protocol):
+    """Samples completed by each instance; shared memory, of which every slot has one writer."""
+
+    def __getitem__(self, slot: int) -> int: ...
+
+    def __setitem__(self, slot: int, value: int) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class _Run:
             *self._profile.not_submittable,
             *config.not_submittable,
             *_of_the_data(task.dataset, config, opened),
-            *settings.deviations(opened.official_settings, opened.effective_settings),
+            *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
         )
         self._official_settings = opened.official_settings
         self._moved_aside = self._folder.begin()
@@ -188,6 +188,8 @@ class _Run:
 
 def _of_the_data(dataset: Dataset, config: RunConfig, opened: Opened) -> Iterator[str]:
     """Reasons that lie in the number of images and in the backend rather than in LoadGen's settings."""
+    if config.audit_conf is not None:
+        yield f"audit settings of {config.audit_conf}: a compliance test, not a result"
     if config.backend == "null":
         yield "backend null computes nothing"
     asked = int(opened.effective_settings["performance_sample_count_override"])

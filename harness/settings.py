@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from .config import SCENARIOS, RunConfig
+from .config import SCENARIOS, RunConfig, Scenario
 from .errors import BadInputError
 
 CONF_FOLDER: Final = Path(__file__).parent / "conf"
@@ -167,14 +167,24 @@ _RULES: Final[Mapping[str, Rule]] = {
     "performance_sample_count_override": "at least",
 }
 """How a setting may differ from the official one; those not named must be equal. Source: MLPerf Inference rules."""
+_SCENARIO_OF: Final[Mapping[str, Scenario]] = {
+    "single": "SingleStream",
+    "multi": "MultiStream",
+    "server": "Server",
+    "offline": "Offline",
+}
+"""Whose setting it is, by the first word of LoadGen's attribute name."""
 
 
-def deviations(official: SettingValues, effective: SettingValues) -> tuple[str, ...]:
-    """One line for each setting that a submission could not have, e.g. `min_duration_ms 10000, official 600000`."""
+def deviations(official: SettingValues, effective: SettingValues, scenario: Scenario) -> tuple[str, ...]:
+    """One line for each setting that a submission could not have, e.g. `max_query_count 100, official 0`.
+
+    Settings of other scenarios do not count: they have no effect.
+    """
     found = []
     for name, expected in official.items():
         actual, rule = effective[name], _RULES.get(name)
-        if rule == "free" or actual == expected:
+        if rule == "free" or actual == expected or _SCENARIO_OF.get(name.split("_")[0], scenario) != scenario:
             continue
         if rule is not None and not isinstance(actual, str) and not isinstance(expected, str):
             if (actual >= expected) if rule == "at least" else (actual <= expected):

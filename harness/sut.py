@@ -9,22 +9,15 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from . import loadgen, responses
 from .backends.protocol import Runner
+from .messages import Counters
 from .qsl import SampleLibrary
 
 ReportFailure: TypeAlias = Callable[[str, str], None]
 """Takes the error in one line and its traceback."""
-
-
-class Counters(Protocol):
-    """Samples completed by each instance; shared memory, of which every slot has one writer."""
-
-    def __getitem__(self, slot: int) -> int: ...
-
-    def __setitem__(self, slot: int, value: int) -> None: ...
 
 
 class Failure:

@@ -1,0 +1,84 @@
+"""Bad input: exit status 2, one line that names the thing, nothing left behind, no traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from harness_support import IMAGE_COUNT, Command
+from onnx import TensorProto, helper
+
+RUN = ("run", "--backend", "null", "--dataset-path", "{dataset}")
+ORT = ("run", "--backend", "onnxruntime", "--dataset-path", "{dataset}", "--accuracy")
+
+CASES: dict[str, tuple[tuple[str, ...], str]] = {
+    "unknown flag": ((*RUN, "--bogus", "1"), "--bogus"),
+    "unknown scenario": ((*RUN, "--scenario", "Streaming"), "SingleStream"),
+    "unknown backend": ((*RUN[:2], "tvm", *RUN[3:]), "onnxruntime"),
+    "unknown profile": ((*RUN, "--profile", "bert"), "mobilenet"),
+    "no such dataset": (("run", "--backend", "null", "--dataset-path", "absent"), "absent"),
+    "more images than there are": ((*RUN, "--count", "99", "--accuracy"), f"lists {IMAGE_COUNT} images"),
+    "no such model": ((*ORT, "--model", "absent.onnx"), "absent.onnx"),
+    "no model": (ORT, "--model"),
+    "model without images": (("run", "--model", "m.onnx"), "--dataset-path"),
+    "corrupt model": ((*ORT, "--model", "{tmp}/corrupt.onnx"), "corrupt.onnx"),
+    "model of another task": ((*ORT, "--model", "{tmp}/other.onnx"), "[N, 3, 224, 224]"),
+    "classes of unknown offset": ((*ORT, "--model", "{tmp}/ten.onnx"), "label offset is unknown"),
+    "no such user.conf": ((*RUN, "--user_conf", "absent.conf"), "absent.conf"),
+    "unknown key in user.conf": ((*RUN, "--user-conf", "{tmp}/user.conf"), "user.conf:2: unknown key 'target_qpz'"),
+    "no such audit file": ((*RUN, "--audit-conf", "absent.config"), "absent.config"),
+    "unwritable output": ((*RUN, "--output", "/dev/null/runs"), "--output"),
+    "output holds other files": ((*RUN, "--scenario", "Offline", "--output", "{tmp}/taken"), "holds files"),
+    "negative time": ((*RUN, "--time", "-1"), "--time -1"),
+    "too many threads": ((*RUN, "--instances", "1000", "--threads", "2"), "2000 threads"),
+    "rate for a stream": ((*RUN, "--scenario", "SingleStream", "--qps", "5"), "--qps"),
+    "bound for Offline": ((*RUN, "--scenario", "Offline", "--max-latency", "1"), "--max-latency"),
+    "samples per query elsewhere": ((*RUN, "--scenario", "Server", "--samples-per-query", "8"), "MultiStream"),
+    "peak search elsewhere": ((*RUN, "--find-peak-performance", "--scenario", "Offline"), "Server"),
+    "peak search without a start": ((*RUN, "--find-peak-performance", "--scenario", "Server"), "--qps"),
+    "two modes": ((*RUN, "--find-peak-performance", "--accuracy"), "exclude"),
+    "demo with settings": (("run", "--time", "5"), "--time"),
+    "score of no run": (("accuracy", "{dataset}"), "run.json"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(name: str, command: Command, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "corrupt.onnx").write_bytes(b"\x08\x07 not a model")
+    write_model(tmp_path / "other.onnx", (1, 49, 10), 12)
+    write_model(tmp_path / "ten.onnx", (3, 224, 224), 10)
+    (tmp_path / "user.conf").write_text("# rates\n*.Server.target_qpz = 1\n")
+    taken = tmp_path / "taken/resnet50/Offline/performance/thesis.txt"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    arguments, expected = CASES[name]
+    done = command(*(part.format(dataset=dataset, tmp=tmp_path) for part in arguments))
+    assert done.status == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert expected in done.stderr.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def write_model(path: Path, input_shape: tuple[int, ...], classes: int) -> None:
+    """Mean over everything but the batch, expanded to `classes` scores: enough of a model to be refused."""
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], axis=1),
+        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Concat", ["mean"] * classes, ["scores"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "other",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *input_shape])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def test_help_names_units_and_every_command(command: Command) -> None:
+    assert {"run", "preprocess", "accuracy", "demo"} <= set(command("--help").stdout.split())
+    text = command("run", "--help").stdout
+    assert "SECONDS" in text
+    assert "samples/s" in text

@@ -1,0 +1,167 @@
+"""Runs that do not end well: a failing engine, signals, killed processes. No hang, marked, never scored."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from harness_support import Command, run_record
+
+HANG_GUARD_S = 60
+INTERRUPT_LIMIT_S = 2.0
+"""How long a run may take to end after Ctrl-C."""
+
+BROKEN_PLUGIN = """
+import numpy as np
+
+class Runner:
+    calls = 0
+
+    def prepare(self, images):
+        return images
+
+    def predict(self, samples):
+        Runner.calls += 1
+        if Runner.calls > {calls_that_work}:
+            raise RuntimeError("the third\\nscrew is loose")
+        return np.zeros(len(samples) {wrong}, np.int64)
+
+    def describe(self):
+        return {{"engine": "broken"}}
+
+def open_runner(request):
+    return Runner()
+"""
+WARM_UP_CALLS = 5
+"""The harness times so many inferences of one image before LoadGen starts."""
+
+
+def write_plugin(folder: Path, calls_that_work: int, wrong: str = "") -> None:
+    """An installed distribution with a backend `broken`, as a plugin's author would make one."""
+    (folder / "broken_plugin.py").write_text(BROKEN_PLUGIN.format(calls_that_work=calls_that_work, wrong=wrong))
+    metadata = folder / "broken_plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[loadgen_numba.backends]\nbroken = broken_plugin:open_runner\n")
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
+@pytest.mark.parametrize("mode", [("--accuracy",), ("--time", "30")])
+def test_a_failing_engine_ends_the_run_at_once(
+    scenario: str,
+    mode: tuple[str, ...],
+    command: Command,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_plugin(tmp_path, WARM_UP_CALLS + 3)
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = ("run", "--backend", "broken", "--dataset-path", dataset, "--scenario", scenario, *mode)
+    done = command(*flags, "--instances", 1, "--max-batchsize", 1)
+    assert done.status == 1
+    assert done.stderr.splitlines()[-1].startswith("error: RuntimeError: the third screw is loose; marked failed in ")
+    assert "Traceback" not in done.stderr
+    folder = tmp_path / "reports/runs/resnet50" / scenario / ("accuracy" if mode == ("--accuracy",) else "performance")
+    assert run_record(folder)["status"] == "failed"
+    assert "screw" in run_record(folder)["error"]
+    scored = command("accuracy", folder)
+    assert (scored.status, scored.stdout) == (2, "")
+    assert "'failed'" in scored.stderr
+
+
+def test_an_answer_of_the_wrong_shape_is_a_failure_and_debug_shows_where(
+    command: Command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_plugin(tmp_path, 10**9, wrong="+ 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = ("run", "--backend", "broken", "--dataset-path", dataset, "--scenario", "Offline", "--accuracy", "--debug")
+    done = command(*flags)
+    assert done.status == 1
+    assert "answered" in done.stderr.splitlines()[-1]
+    assert "sut.py" in done.stderr
+
+
+@contextlib.contextmanager
+def long_run(cache: Path, dataset: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process, Path]]:
+    """A run in the middle of its test: (process, the child that runs LoadGen, folder of the run)."""
+    flags = ("run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Server", "--qps", 50, "--time", 100)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *map(str, flags)],
+        cwd=folder,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    run_folder = folder / "reports/runs/resnet50/Server/performance"
+    try:
+        deadline = time.monotonic() + HANG_GUARD_S
+        while not (run_folder / "mlperf_log_detail.txt").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "the test did not start"
+            time.sleep(0.05)
+        (child,) = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        yield process, child, run_folder
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_ctrl_c_ends_the_run_within_two_seconds(cache: Path, dataset: Path, tmp_path: Path, command: Command) -> None:
+    with long_run(cache, dataset, tmp_path) as (process, child, folder):
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group gets it
+        _, errors = process.communicate(timeout=INTERRUPT_LIMIT_S)
+        assert process.returncode == 130
+        assert errors.splitlines()[-1] == "error: interrupted by SIGINT"
+        assert "Traceback" not in errors
+        assert not child.is_running()
+    assert run_record(folder)["status"] == "interrupted"
+    assert (folder / "mlperf_log_detail.txt").exists()
+    scored = command("accuracy", folder)
+    assert scored.status == 2
+    assert "'interrupted'" in scored.stderr
+
+
+def test_a_killed_parent_leaves_no_child_behind(cache: Path, dataset: Path, tmp_path: Path, command: Command) -> None:
+    with long_run(cache, dataset, tmp_path) as (process, child, folder):
+        process.kill()
+        child.wait(timeout=HANG_GUARD_S)
+    assert run_record(folder)["status"] == "running"
+    assert command("accuracy", folder).status == 2
+    flags = ("run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Server", "--qps", 500, "--time", 0.5)
+    again = command(*flags)
+    assert again.status == 0, again.stderr
+    assert run_record(folder)["status"] == "finished"
+
+
+def test_a_killed_child_is_a_failed_run(cache: Path, dataset: Path, tmp_path: Path) -> None:
+    with long_run(cache, dataset, tmp_path) as (process, child, folder):
+        child.kill()
+        _, errors = process.communicate(timeout=HANG_GUARD_S)
+    assert process.returncode == 1
+    assert "ended by SIGKILL" in errors.splitlines()[-1]
+    assert run_record(folder)["status"] == "failed"
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(
+    cache: Path, dataset: Path, tmp_path: Path, command: Command
+) -> None:
+    with long_run(cache, dataset, tmp_path) as (_, _, folder):
+        before = sorted(folder.iterdir())
+        second = command(
+            "run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Server", "--qps", 1, "--time", 1
+        )
+        assert second.status == 2
+        assert "a run is going on" in second.stderr
+        assert sorted(folder.iterdir()) == before

@@ -1,0 +1,159 @@
+"""Every scenario in both modes through the real LoadGen, judged by LoadGen's own logs and the official scoring rule."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from harness_support import IMAGE_COUNT, Command, official_score, run_record
+
+SCENARIOS = ("SingleStream", "MultiStream", "Offline", "Server")
+METRIC_IN_SUMMARY = {
+    "SingleStream": (" * Early stopping 90.0th percentile estimate", 1e6),
+    "MultiStream": (" * Early stopping 99.0th percentile estimate", 1e6),
+    "Offline": ("Samples per second", 1),
+    "Server": ("Completed samples per second", 1),
+}
+"""The line of LoadGen's summary that holds the metric, and what it is divided by for display."""
+
+
+def detail(folder: Path) -> dict[str, object]:
+    """Key -> first value of the detail log."""
+    values: dict[str, object] = {}
+    for line in (folder / "mlperf_log_detail.txt").read_text().splitlines():
+        entry = json.loads(line.removeprefix(":::MLLOG "))
+        values.setdefault(entry["key"], entry["value"])
+    return values
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_accuracy_of_every_scenario(
+    scenario: str, command: Command, dataset: Path, model: Path, tmp_path: Path
+) -> None:
+    rate = ("--qps", 500) if scenario == "Server" else ()
+    done = command(
+        "run", "--backend", "onnxruntime", "--model", model, "--dataset-path", dataset, "--scenario", scenario,
+        "--accuracy", "--max-batchsize", 3, *rate,
+    )  # fmt: skip
+    folder = tmp_path / "reports/runs/resnet50" / scenario / "accuracy"
+    assert done.status == 0, done.stderr
+    good, total = official_score(folder / "mlperf_log_accuracy.json", dataset / "val_map.txt")
+    assert total == IMAGE_COUNT
+    assert good == IMAGE_COUNT - len(range(0, IMAGE_COUNT, 4))
+    line = f"accuracy={100 * good / total:.3f}%, good={good}, total={total}"
+    assert line in done.stdout.splitlines()
+    assert (folder / "accuracy.txt").read_text() == line + "\n"
+    assert run_record(folder)["status"] == "finished"
+    again = command("accuracy", folder)
+    assert (again.status, again.stdout) == (0, line + "\n")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_performance_of_every_scenario(
+    scenario: str, command: Command, dataset: Path, model: Path, tmp_path: Path
+) -> None:
+    flags = {"Server": ("--qps", 1000, "--max-latency", 1), "Offline": ("--qps", 1000)}.get(scenario, ())
+    # LoadGen would obey it: a forgotten file that turns the run into an accuracy run.
+    (tmp_path / "audit.config").write_text("*.*.mode = 1\n")
+    done = command(
+        "run", "--backend", "onnxruntime", "--model", model, "--dataset_path", dataset, "--scenario", scenario,
+        "--time", 1, *flags, "--output", "out",
+    )  # fmt: skip
+    folder = tmp_path / "out/resnet50" / scenario / "performance"
+    assert done.status == 0, done.stderr
+    values = detail(folder)
+    assert values["effective_test_mode"] == "PerformanceOnly"
+    assert values["effective_scenario"] == scenario
+    record = run_record(folder)
+    assert (record["result"]["valid"], values["result_validity"]) == (True, "VALID")
+    name, divisor = METRIC_IN_SUMMARY[scenario]
+    summary = (folder / "mlperf_log_summary.txt").read_text()
+    shown = re.search(rf"^{re.escape(name)}\s*:\s*([0-9.]+)", summary, re.MULTILINE)
+    assert shown is not None, summary
+    assert record["result"]["metric"] == pytest.approx(float(shown[1]) / divisor, rel=1e-5)
+    assert f"{record['result']['metric']:.3f}" in done.stdout
+    assert "not for submission: min_duration_ms 1000, official at least 600000" in done.stdout
+    assert all(instance["stray_thread_count"] == 0 for instance in record["instances"])
+
+
+def test_an_audit_file_that_is_named_is_obeyed_and_said(
+    command: Command, dataset: Path, model: Path, tmp_path: Path
+) -> None:
+    audit = tmp_path / "my_audit.config"
+    audit.write_text("*.*.performance_issue_unique = 0\n*.*.performance_issue_same = 1\n")
+    done = command(
+        "run", "--backend", "onnxruntime", "--model", model, "--dataset-path", dataset, "--scenario", "SingleStream",
+        "--time", 0.2, "--audit_conf", audit,
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    assert (
+        detail(tmp_path / "reports/runs/resnet50/SingleStream/performance")["effective_performance_issue_same"] is True
+    )
+    assert f"not for submission: audit settings of {audit}" in done.stdout
+
+
+def test_several_instances_answer_each_sample_once_and_an_earlier_run_moves_aside(
+    command: Command, dataset: Path, model: Path, tmp_path: Path
+) -> None:
+    flags = (
+        "run", "--backend", "onnxruntime", "--model", model, "--dataset-path", dataset, "--scenario", "MultiStream",
+        "--accuracy", "--instances", 2, "--threads", 1, "--count", 12,
+    )  # fmt: skip
+    folder = tmp_path / "reports/runs/resnet50/MultiStream/accuracy"
+    first = command(*flags)
+    if "ask for at most 1" in first.stderr:
+        pytest.skip("two instances need two CPUs")
+    assert first.status == 0, first.stderr
+    assert official_score(folder / "mlperf_log_accuracy.json", dataset / "val_map.txt") == (9, 12)
+    cores = [instance["cores"] for instance in run_record(folder)["instances"]]
+    assert len(cores) == 2
+    assert not set(cores[0]) & set(cores[1])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    second = command(*flags)
+    assert second.status == 0, second.stderr
+    (aside,) = [path for path in folder.parent.iterdir() if path != folder]
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
+    assert str(aside) in second.stdout
+
+
+def test_real_images_and_model_get_the_classes_that_onnxruntime_gets(
+    command: Command, models_dir: Path, imagenet_dir: Path, tmp_path: Path
+) -> None:
+    answers = {}
+    for backend in ("onnxruntime", "numba"):
+        done = command(
+            "run", "--backend", backend, "--model", models_dir / "mobilenet_v2_1.0_224.onnx", "--profile", "mobilenet",
+            "--dataset-path", imagenet_dir, "--scenario", "Offline", "--accuracy", "--output", backend,
+        )  # fmt: skip
+        assert done.status == 0, done.stderr
+        assert "accuracy=86.000%, good=86, total=100" in done.stdout.splitlines()
+        log = tmp_path / backend / "mobilenet/Offline/accuracy/mlperf_log_accuracy.json"
+        answers[backend] = {entry["qsl_idx"]: entry["data"] for entry in json.loads(log.read_text())}
+    assert answers["numba"] == answers["onnxruntime"]
+
+
+def test_openvino_answers_like_the_others(command: Command, dataset: Path, model: Path) -> None:
+    pytest.importorskip("openvino")
+    done = command(
+        "run", "--backend", "openvino", "--model", model, "--dataset-path", dataset, "--scenario", "Offline",
+        "--accuracy",
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    assert "accuracy=75.000%, good=15, total=20" in done.stdout
+
+
+def test_preprocess_then_run_from_its_store(command: Command, dataset: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    done = command("preprocess", "--dataset-path", dataset, "--preprocessed-dir", store)
+    assert done.status == 0, done.stderr
+    assert f"{IMAGE_COUNT} images" in done.stdout
+    stamp = (store / "images.u8").stat().st_mtime_ns
+    run = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--preprocessed_dir", store, "--scenario", "Offline",
+        "--count", 5, "--accuracy",
+    )  # fmt: skip
+    assert run.status == 0, run.stderr
+    assert "total=5" in run.stdout
+    assert (store / "images.u8").stat().st_mtime_ns == stamp

@@ -1,0 +1,110 @@
+"""user.conf lines that LoadGen would misread, what flags change, and which differences keep a run from submission."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.config import RunConfig
+from harness.errors import BadInputError
+from harness.settings import DEFAULT_USER_CONF, deviations, is_set, overrides, read_user_conf
+
+CONFIG = RunConfig("resnet50", "resnet50", "Offline", "performance", "null", None, Path("images"))
+
+MISREAD_BY_LOADGEN = {
+    "*.Offline.target_qps=5": "`model.scenario.key = value`",
+    "*.Offline.target_qps = 5 # comment": "`model.scenario.key = value`",
+    "*.Offline.target_qps = 5 6": "`model.scenario.key = value`",
+    "#comment without a blank": "`model.scenario.key = value`",
+    "Offline.target_qps = 5": "2 parts",
+    "*.offline.target_qps = 5": "scenario 'offline'",
+    "resnet.Offline.target_qps = 5": "model 'resnet'",
+    "*.Offline.target_qsp = 5": "unknown key 'target_qsp'",
+    "*.*.qsl_rng_seed = 5": "unknown key 'qsl_rng_seed'",
+    "*.Offline.min_query_count = 1e5": "not a whole number",
+    "*.Offline.min_query_count = 010": "not a whole number",
+    "*.Server.target_latency = 0.5": "not a whole number",
+    "*.Offline.target_qps = fast": "not a number",
+    "*.Offline.target_qps = -1": "not a number",
+}
+
+
+@pytest.mark.parametrize("line", MISREAD_BY_LOADGEN)
+def test_a_line_that_loadgen_would_misread_is_refused_with_its_number(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "user.conf"
+    path.write_text(f"# fine\n\n{line}\n")
+    with pytest.raises(BadInputError) as caught:
+        read_user_conf(path, "resnet50")
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert MISREAD_BY_LOADGEN[line] in str(caught.value)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "user.conf"
+    path.write_text("*.Server.target_qps = 5\n*.Server.target_qps = 6\n")
+    with pytest.raises(BadInputError, match=r"user\.conf:2: .* line 1"):
+        read_user_conf(path, "resnet50")
+
+
+def test_good_lines_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "user.conf"
+    path.write_text("#\n# two scenarios\n  *.SingleStream.target_latency   =  0.25 \nresnet50.*.min_duration = 600000")
+    settings = read_user_conf(path, "resnet50")
+    assert [(s.line_number, s.scenario, s.key, s.value) for s in settings] == [
+        (3, "SingleStream", "target_latency", "0.25"),
+        (4, "*", "min_duration", "600000"),
+    ]
+    assert is_set(settings, "Offline", "min_duration")
+    assert is_set(settings, "SingleStream", "target_latency")
+    assert not is_set(settings, "Offline", "target_latency")
+
+
+def test_the_package_carries_the_root_files() -> None:
+    root = Path(__file__).parents[2]
+    for name in ("user.conf", "mlperf.conf"):
+        assert (DEFAULT_USER_CONF.parent / name).read_bytes() == (root / name).read_bytes()
+    read_user_conf(DEFAULT_USER_CONF, "resnet50")
+    read_user_conf(DEFAULT_USER_CONF.parent / "demo.conf", "resnet50")
+
+
+def test_flags_become_loadgen_settings() -> None:
+    assert overrides(CONFIG) == {}
+    changed = replace(CONFIG, min_duration_s=1.5, query_count=7, target_qps=2.5, performance_sample_count=9)
+    assert overrides(changed) == {
+        "min_duration_ms": 1500,
+        "min_query_count": 7,
+        "max_query_count": 7,
+        "offline_expected_qps": 2.5,
+        "performance_sample_count_override": 9,
+    }
+    server = replace(CONFIG, scenario="Server", target_qps=3.0, max_latency_s=0.015)
+    assert overrides(server) == {"server_target_qps": 3.0, "server_target_latency_ns": 15_000_000}
+    stream = replace(CONFIG, scenario="MultiStream", max_latency_s=0.05, samples_per_query=4)
+    assert overrides(stream) == {"multi_stream_expected_latency_ns": 50_000_000, "multi_stream_samples_per_query": 4}
+
+
+def test_deviations_are_what_a_submission_could_not_have() -> None:
+    official = {
+        "min_duration_ms": 600_000,
+        "server_target_latency_ns": 15_000_000,
+        "multi_stream_samples_per_query": 8,
+        "qsl_rng_seed": 5,
+        "server_target_qps": 1.0,
+    }
+    stricter = {
+        **official,
+        "min_duration_ms": 700_000,
+        "server_target_latency_ns": 10_000_000,
+        "server_target_qps": 9.0,
+    }
+    assert deviations(official, stricter, "Server") == ()
+    laxer = {**official, "min_duration_ms": 1, "server_target_latency_ns": 15_000_001, "qsl_rng_seed": 6}
+    assert deviations(official, laxer, "Server") == (
+        "min_duration_ms 1, official at least 600000",
+        "server_target_latency_ns 15000001, official at most 15000000",
+        "qsl_rng_seed 6, official 5",
+    )
+    assert deviations(official, {**official, "multi_stream_samples_per_query": 1}, "Server") == ()
+    assert deviations(official, {**official, "multi_stream_samples_per_query": 1}, "MultiStream") != ()
