@@ -210,7 +210,7 @@ class _Executor:
 
         self._plan = plan
         self._threads = threads
-        self._arena = aligned_zeros(plan.arena_size)
+        self._arena = aligned_zeros(plan.arena_elements(threads))
         for offset, array in plan.constants:
             self._arena[offset : offset + array.size] = array
         self._io = np.zeros(len(plan.inputs) + len(plan.outputs), np.int64)

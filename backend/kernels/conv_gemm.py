@@ -44,7 +44,7 @@ def conv_gemm_units(step: Any, images: int) -> int:
 
 @jit
 def conv_gemm(
-    tile: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    tile: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """One unit: mc output pixels (within one group of images) x nc_panels panels of output channels."""
     mr = mr_of(tile)

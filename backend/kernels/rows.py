@@ -31,7 +31,7 @@ def _unit_rows(step: Any, images: int, unit: int) -> tuple[int, int]:
 
 @jit
 def depthwise(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y[oh, ow, c] = clip(bias[c] + sum over r, s of x[oh, ow window, c] * w[r, s, c], low, high).
 
@@ -102,7 +102,7 @@ def _window(start: int, size: int, dilation: int, limit: int) -> tuple[int, int]
 
 @jit
 def max_pool(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y = maximum over the window's pixels inside the picture; padding never wins. -inf over padding alone."""
     lanes = lanes_of(isa)
@@ -131,7 +131,7 @@ def max_pool(
 
 @jit
 def average_pool(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y = sum over the window's pixels inside the picture / divisor.
 
@@ -165,7 +165,7 @@ def average_pool(
 
 @jit
 def global_average(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y[0, 0, c] = mean of x[:, :, c]; out_h and out_w are 1. Pixel after pixel is added to y, as they lie."""
     lanes = lanes_of(isa)
@@ -188,7 +188,7 @@ def global_average(
 
 @jit
 def affine(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y = clip(x * w[c] + bias[c], low, high): a BatchNormalization or Clip that found no convolution to join."""
     lanes = lanes_of(isa)

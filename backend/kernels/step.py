@@ -22,6 +22,7 @@ KernelName: TypeAlias = Literal[
     "import_u8",
     "export",
     "conv_gemm",
+    "conv_winograd",
     "depthwise",
     "max_pool",
     "average_pool",
@@ -38,7 +39,7 @@ KernelName: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class KernelKey:
-    """A kernel as a plan names it; conv_gemm comes in tiles."""
+    """A kernel as a plan names it; conv_gemm and conv_winograd come in tiles."""
 
     name: KernelName
     tile: Tile | None = None
@@ -47,13 +48,15 @@ class KernelKey:
         return self.name if self.tile is None else f"{self.name}_{self.tile}"
 
 
-GEMM_UNITS, ROW_UNITS, IMAGE_UNITS = range(3)
+GEMM_UNITS, PATCH_UNITS, ROW_UNITS, IMAGE_UNITS = range(4)
 
 
 def unit_kind(name: KernelName) -> int:
-    """How a kernel's work is cut into units: by blocks of the GEMM, by output rows, or by images."""
+    """How a kernel's work is cut into units: by blocks of the GEMM, by Winograd patches, by output rows, or by images."""
     if name == "conv_gemm":
         return GEMM_UNITS
+    if name == "conv_winograd":
+        return PATCH_UNITS
     if name in ("depthwise", "max_pool", "average_pool", "global_average", "affine"):
         return ROW_UNITS
     return IMAGE_UNITS
@@ -62,7 +65,7 @@ def unit_kind(name: KernelName) -> int:
 STEP: Final = np.dtype(
     [
         ("kernel", np.int64),  # index into the plan's kernels
-        ("unit_kind", np.int64),  # how its work is cut: GEMM_UNITS, ROW_UNITS, IMAGE_UNITS
+        ("unit_kind", np.int64),  # how its work is cut: GEMM_UNITS and so on
         ("images", np.int64),  # images per unit of batch: 1 if the value is batched, else its fixed axis 0
         ("first", np.int64),  # the step runs units of batch [first, first + chunk)
         ("chunk", np.int64),
@@ -95,6 +98,7 @@ STEP: Final = np.dtype(
         ("length", np.int64),
         ("in_h", np.int64),
         ("in_w", np.int64),
+        ("in_c", np.int64),
         ("out_h", np.int64),
         ("out_w", np.int64),
         ("out_c", np.int64),
@@ -121,11 +125,15 @@ STEP: Final = np.dtype(
         ("depth", np.int64),  # contiguous elements per tap
         ("panels", np.int64),
         ("panel", np.int64),  # elements of one packed panel
-        ("mc", np.int64),  # output pixels per unit
+        ("mc", np.int64),  # output pixels (Winograd: patches) per unit
         ("nc_panels", np.int64),  # panels per unit
         ("kc_taps", np.int64),  # taps per pc block
         ("kc_depth", np.int64),  # depth per pc block (less than depth only if kc_taps is 1)
         ("panels_outside", np.int64),  # loop order inside a unit: panels outside, pixels inside
+        # memory of each worker's own, and zeros among the weights
+        ("scratch", np.int64),
+        ("scratch_size", np.int64),
+        ("zeros", np.int64),
         # everything else
         ("rows", np.int64),  # output rows per unit, of kernels that go row by row
         ("option", np.int64),  # meaning is the kernel's

@@ -63,7 +63,7 @@ def _clear_halo(arena: Any, step: Any, begin: int, end: int) -> None:
 
 @jit
 def import_f32(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """Arena y <- caller's float32 array x."""
     out_w, out_c, x_pixel, x_channel, y_pixel, y_channel = (
@@ -90,7 +90,7 @@ def import_f32(
 
 @jit
 def import_u8(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through weights[channel][256]."""
     out_w, out_c, x_pixel, y_pixel, y_channel, weight = (
@@ -117,7 +117,7 @@ def import_u8(
 
 @jit
 def export(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32)."""
     out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, option = (
@@ -148,7 +148,7 @@ def export(
 
 @jit
 def copy(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- x: transpositions, reshapes between layouts, the inside of a padding."""
     out_w, out_c, x_pixel, x_channel, y_pixel, y_channel = (
@@ -174,7 +174,7 @@ def copy(
 
 @jit
 def fill(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- low, for every image whole (`length` elements)."""
     begin, end = _unit_images(step, images, unit)
@@ -186,7 +186,7 @@ def fill(
 
 @jit
 def binary(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- clip(x op b, low, high); option 0 add, 1 sub, 2 mul, 3 div. A NaN stays a NaN."""
     out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, b_pixel, b_channel, low, high, option = (
@@ -234,7 +234,7 @@ def binary(
 
 @jit
 def mean(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- y + x * low, over loops in which y may have stride 0: a mean, where low = 1 / count and a fill cleared y."""
     out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, low = (
@@ -261,7 +261,7 @@ def mean(
 
 @jit
 def softmax(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- exp(x - max) / sum along the axis (`length` elements, strides x_axis and y_axis); sums in float64."""
     out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, x_axis, y_axis, length = (
@@ -301,7 +301,7 @@ def softmax(
 
 @jit
 def argmax(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- index of the largest x along the axis, as float32; the first wins a tie, with option 1 the last."""
     out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, x_axis, length, option = (

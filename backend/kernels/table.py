@@ -3,10 +3,11 @@
 Every kernel has the same signature, so the executor calls them through a table of addresses: a process compiles
 only the kernels that its plan uses, each by itself, and a new kernel is one more row here.
 
-    kernel(tag, arena, weights, tables, io, step, images, unit)
+    kernel(tag, arena, weights, tables, io, step, images, unit, worker)
 
-tag: the ISA, or for conv_gemm the tile. arena, weights: float32, 64-byte aligned. tables: int32. io: int64, the
+tag: the ISA, or for convolutions by GEMM the tile. arena, weights: float32, 64-byte aligned. tables: int32. io: int64, the
 addresses of the caller's arrays. step: one record of `step.STEP`. images: how many. unit: which part of the work.
+worker: which member of the team runs it, for scratch memory of its own.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from ..simd.isa import Isa, IsaType, TileType
 from . import rows, strided
 from .conv_gemm import conv_gemm
 from .step import STEP, KernelKey, KernelName
+from .winograd import conv_winograd
 
 KERNELS: Final[Mapping[KernelName, Any]] = {
     "import_f32": strided.import_f32,
     "import_u8": strided.import_u8,
     "export": strided.export,
     "conv_gemm": conv_gemm,
+    "conv_winograd": conv_winograd,
     "depthwise": rows.depthwise,
     "max_pool": rows.max_pool,
     "average_pool": rows.average_pool,
@@ -54,6 +57,7 @@ _ARGUMENTS: Final = (
     _array(types.int32),
     _array(types.int64),
     numba.from_dtype(STEP),
+    types.int64,
     types.int64,
     types.int64,
 )
@@ -84,9 +88,10 @@ def call_kernel(
     step: Any,
     images: Any,
     unit: Any,
+    worker: Any,
 ) -> Any:
     """Calls the kernel at `address` by Numba's own convention. Tags carry no data, so `isa` stands for any tag."""
-    arguments = (isa, arena, weights, tables, io, step, images, unit)
+    arguments = (isa, arena, weights, tables, io, step, images, unit, worker)
 
     def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         convention = context.call_conv

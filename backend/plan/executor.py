@@ -17,9 +17,10 @@ import numpy as np
 from ..kernels.conv_gemm import conv_gemm_units
 from ..kernels.jit import jit, jit_parallel
 from ..kernels.rows import row_units
-from ..kernels.step import GEMM_UNITS, ROW_UNITS
+from ..kernels.step import GEMM_UNITS, PATCH_UNITS, ROW_UNITS
 from ..kernels.strided import image_units
 from ..kernels.table import call_kernel
+from ..kernels.winograd import winograd_units
 from ..simd.atomics import atomic_add, atomic_load, yield_cpu
 
 COUNTER_PITCH: Final = 8
@@ -38,6 +39,8 @@ def counters_for(steps: int, threads: int) -> np.ndarray[Any, np.dtype[np.int64]
 def _units(step: Any, images: int) -> int:
     if step.unit_kind == GEMM_UNITS:
         return conv_gemm_units(step, images)
+    if step.unit_kind == PATCH_UNITS:
+        return winograd_units(step, images)
     if step.unit_kind == ROW_UNITS:
         return row_units(step, images)
     return image_units(step, images)
@@ -61,7 +64,7 @@ def run_serial(
         step = steps[index]
         images = min(step.chunk, max(0, batch - step.first)) * step.images
         for unit in range(_units(step, images)):
-            call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit)
+            call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit, 0)
 
 
 @jit
@@ -82,7 +85,7 @@ def _participate(
                 unit = begin + atomic_add(counters, base + owner * COUNTER_PITCH, 1)
                 if unit >= end:
                     break
-                call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit)
+                call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit, me)
                 atomic_add(counters, done, 1)
         polls = 0
         while atomic_load(counters, done) < units:

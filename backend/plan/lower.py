@@ -30,6 +30,7 @@ from ..graph.ir import (
 )
 from ..kernels.step import KernelKey, KernelName
 from ..pixels import PixelInput
+from . import winograd
 from .blocking import choose_blocks, choose_tiles
 from .layout import NO_HALO, Layout
 from .pack import F32Array, pack_panels
@@ -84,6 +85,10 @@ def lower_conv(planning: Planning, op: Conv) -> None:
     x, y = planning.layout(op.x), planning.layout(op.output)
     weight = planning.array(op.weight)
     out_c, depth_c, kernel_h, kernel_w = weight.shape
+    channels_fit = x.channels_stored % planning.machine.isa.lanes == 0
+    if channels_fit and winograd.fits(op, weight.shape, y) and winograd.pays(planning.machine, depth_c, out_c, y.h * y.w):
+        _lower_winograd(planning, op)
+        return
     contiguous = op.group == 1 and op.dilations[1] == 1 and x.channels_stored == x.c
     rows = [r * op.dilations[0] * x.row for r in range(kernel_h)]
     if contiguous:
@@ -109,6 +114,60 @@ def lower_conv(planning: Planning, op: Conv) -> None:
             epilogue=op.epilogue,
             clear_halo=group == 0,
         )
+
+
+def _lower_winograd(planning: Planning, op: Conv) -> None:
+    isa, buffers = planning.machine.isa, planning.buffers
+    x, y = planning.layout(op.x), planning.layout(op.output)
+    weight = planning.array(op.weight)
+    out_c, depth = weight.shape[:2]
+    vectors = -(-out_c // isa.lanes)
+    patches = winograd.choose_patches(planning.machine, x.channels_stored, y.channels_stored, y.h * y.w // 16)
+    _, tile = winograd.choose_tile(isa, patches, vectors)
+    width = tile.nr * isa.lanes
+    panels = -(-vectors // tile.nr)
+    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width).transpose(1, 0, 2, 3)
+    bias = np.zeros(panels * width, np.float32)
+    if op.bias != ABSENT:
+        bias[:out_c] = planning.array(op.bias)
+    rounded = -(-patches // tile.mr) * tile.mr
+    rows = np.arange(rounded)
+    places: dict[str, Any] = {
+        "x": (op.x, x.inside - op.pads[0] * x.row - op.pads[1] * x.pixel),
+        "y": (op.output, y.inside),
+    }
+    strides = {**_strides_x(x), **_strides_y(y)}
+    if op.epilogue.residual != ABSENT:
+        b = planning.layout(op.epilogue.residual)
+        places["b"] = (op.epilogue.residual, b.inside)
+        strides |= {"b_image": b.image, "b_row": b.row, "b_pixel": b.pixel, "has_b": 1}
+    planning.step(
+        KernelKey("conv_winograd", tile),
+        op.name,
+        macs=y.images * y.h * y.w * 9 * depth * out_c,
+        weight_bytes=packed.nbytes,
+        images=y.images,
+        in_c=x.channels_stored,
+        out_h=y.h,
+        out_w=y.w,
+        out_c=panels * width,
+        depth=depth,
+        mc=patches,
+        panels=panels,
+        panel=depth * width,
+        x_rows=buffers.add_table(rows * x.channels_stored),
+        y_rows=buffers.add_table(rows * panels * width),
+        taps=buffers.add_table(np.zeros(1, np.int64)),
+        weight=buffers.add_weights(packed),
+        bias=buffers.add_weights(bias),
+        zeros=buffers.add_weights(np.zeros(width, np.float32)),
+        scratch_size=planning.need_scratch(36 * rounded * (x.channels_stored + panels * width)),
+        low=op.epilogue.low,
+        high=op.epilogue.high,
+        **_halo(y),
+        **strides,
+        **places,
+    )
 
 
 def lower_dense(planning: Planning, op: Dense) -> None:

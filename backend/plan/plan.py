@@ -42,7 +42,8 @@ class Plan:
     """Numbers and arrays for the executor, names and costs for people.
 
     steps: records of dtype `kernels.step.STEP`, their kernels by index into `kernels`. info_of_step: index into
-    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size: float32 elements.
+    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size: float32 elements
+    of values; scratch_size: more of them behind those, for each thread.
 
     constants: (offset, array) to be written into the arena once. pixel_steps: the same steps for raw uint8 pixels in
     place of the first input, or None if the plan was made without pixels.
@@ -62,9 +63,13 @@ class Plan:
     weights: npt.NDArray[np.float32]
     tables: npt.NDArray[np.int32]
     arena_size: int
+    scratch_size: int
     constants: tuple[tuple[int, npt.NDArray[np.float32]], ...]
 
-    @property
-    def owned_bytes(self) -> int:
+    def arena_elements(self, threads: int) -> int:
+        """float32 elements of the arena of a session: values, and scratch memory for each thread."""
+        return self.arena_size + threads * self.scratch_size
+
+    def owned_bytes(self, threads: int) -> int:
         """Memory of a session: packed weights, tables and arena."""
-        return int(self.weights.nbytes + self.tables.nbytes + self.arena_size * 4)
+        return int(self.weights.nbytes + self.tables.nbytes + 4 * self.arena_elements(threads))

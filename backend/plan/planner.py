@@ -108,6 +108,8 @@ def _assemble(planning: Planning, segments: tuple[Segment, ...], max_batch: int,
         if pixel_steps is not None:
             draft = pixel_draft if index == 0 and pixel_draft is not None else drafts[index]
             pixel_steps[position] = _placed(planning, draft, offsets, copies, first, chunk)
+    for records in (steps, *([] if pixel_steps is None else [pixel_steps])):
+        records["scratch"] = arena_size
     ports = [
         Port(name, planning.value(name).shape, planning.value(name).dtype) for name in (*graph.inputs, *graph.outputs)
     ]
@@ -126,6 +128,7 @@ def _assemble(planning: Planning, segments: tuple[Segment, ...], max_batch: int,
         weights=planning.buffers.weights(),
         tables=planning.buffers.tables(),
         arena_size=arena_size,
+        scratch_size=planning.scratch_size,
         constants=tuple((offsets[name], array.ravel()) for name, array in planning.constants.items()),
     )
 

@@ -47,6 +47,7 @@ class Planning:
         self.layouts: dict[str, Layout] = {}
         self.alias: dict[str, str] = {}
         self.constants: dict[str, F32Array] = {}
+        self.scratch_size = 0
 
     def value(self, name: str) -> Value:
         return self.graph.values[name]
@@ -61,6 +62,11 @@ class Planning:
     def begin_segment(self, segment: int, chunk: int) -> None:
         """Steps from here on belong to `segment`, which runs `chunk` units of batch at a time."""
         self.segment, self.chunk = segment, chunk
+
+    def need_scratch(self, elements: int) -> int:
+        """Asks for so much memory per worker, shared by all steps; returns the elements asked for."""
+        self.scratch_size = max(self.scratch_size, -(-elements // 16) * 16)
+        return elements
 
     def home(self, name: str) -> str:
         """The value in whose memory a value lies: itself, or what it is an alias of."""

@@ -43,7 +43,7 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
     arrays = [np.ascontiguousarray(inputs[port.name]) for port in plan.inputs]
     images = len(arrays[0]) if plan.batched else 1
     assert images <= plan.max_batch
-    memory, arena = _guarded(plan.arena_size, np.float32)
+    memory, arena = _guarded(plan.arena_elements(threads), np.float32)
     arena[:] = np.nan
     for offset, array in plan.constants:
         arena[offset : offset + array.size] = array

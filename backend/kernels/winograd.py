@@ -1,0 +1,205 @@
+"""conv_winograd: stride-1 3x3 convolutions by F(4x4, 3x3), 2.25 multiplications per output in place of 9.
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, with their points 0, 1, -1, 2, -2 and
+infinity: Y = A^T [sum over channels (G g G^T) * (B^T d B)] A for input patches d of 6x6 and outputs Y of 4x4 pixels.
+
+A unit takes `mc` patches through all three phases, so that everything between input and output stays in the
+worker's scratch memory, in L2:
+    U[point][patch][channel]         input patches, transformed
+    M[point] = U[point] @ W[point]   36 small GEMMs by the micro-kernel
+    Y                                transformed back, bias, residual and clip applied, stored
+Weights are packed [point][panel][depth][NR * lanes]. The picture's height and width are multiples of 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from ..simd.isa import lanes_of, mr_of, width_of
+from ..simd.vector import (
+    F32,
+    I64,
+    clip_vector,
+    element_pointer,
+    fma_vector,
+    load_vector,
+    splat_vector,
+    store_vector,
+)
+from .gemm_tile import gemm_tile
+from .halo import zero_halo
+from .jit import jit
+
+POINTS: Final = 36
+OUT: Final = 4
+"""Output pixels of a patch per axis."""
+
+
+class _Lines:
+    """One-dimensional transforms of six or four vectors, written as IR."""
+
+    def __init__(self, builder: Any, isa: Any) -> None:
+        self.builder, self.isa = builder, isa
+        self.vector = ir.VectorType(F32, isa.lanes)
+
+    def fma(self, scale: float, a: Any, b: Any) -> Any:
+        """scale * a + b"""
+        return fma_vector(self.builder, self.isa, ir.Constant(self.vector, [scale] * self.isa.lanes), a, b)
+
+    def input(self, d: list[Any]) -> list[Any]:
+        """B^T d, six to six."""
+        add, sub = self.builder.fadd, self.builder.fsub
+        even, odd = self.fma(-4.0, d[2], d[4]), self.fma(-4.0, d[1], d[3])
+        outer, inner = sub(d[4], d[2]), sub(d[3], d[1])
+        return [
+            self.fma(4.0, d[0], self.fma(-5.0, d[2], d[4])),
+            add(even, odd),
+            sub(even, odd),
+            self.fma(2.0, inner, outer),
+            self.fma(-2.0, inner, outer),
+            self.fma(4.0, d[1], self.fma(-5.0, d[3], d[5])),
+        ]
+
+    def output(self, m: list[Any]) -> list[Any]:
+        """A^T m, six to four."""
+        add, sub = self.builder.fadd, self.builder.fsub
+        sum1, difference1 = add(m[1], m[2]), sub(m[1], m[2])
+        sum2, difference2 = add(m[3], m[4]), sub(m[3], m[4])
+        return [
+            add(add(m[0], sum1), sum2),
+            self.fma(2.0, difference2, difference1),
+            self.fma(4.0, sum2, sum1),
+            add(self.fma(8.0, difference2, difference1), m[5]),
+        ]
+
+
+@intrinsic
+def _transform_input(_typing: Any, tag: Any, arena: Any, x: Any, x_row: Any, x_pixel: Any, u: Any, u_point: Any) -> Any:
+    """U[point] for one patch and one vector of channels: reads 6x6 pixels at x, writes u + point * u_point."""
+    signature = types.void(tag, arena, *([types.int64] * 5))
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _, arena_v, x_v, row_v, pixel_v, u_v, point_v = args
+        lines, lanes = _Lines(builder, sig.args[0].isa), sig.args[0].isa.lanes
+        source = element_pointer(context, builder, sig.args[1], arena_v, x_v)
+        target = element_pointer(context, builder, sig.args[1], arena_v, u_v)
+
+        def pixel(i: int, j: int) -> Any:
+            offset = builder.add(builder.mul(row_v, I64(i)), builder.mul(pixel_v, I64(j)))
+            return load_vector(builder, builder.gep(source, [offset]), lanes)
+
+        columns = [lines.input([pixel(i, j) for i in range(6)]) for j in range(6)]
+        for i in range(6):
+            for j, vector in enumerate(lines.input([columns[j][i] for j in range(6)])):
+                store_vector(builder, vector, builder.gep(target, [builder.mul(point_v, I64(6 * i + j))]))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
+def _transform_output(
+    _typing: Any, tag: Any, arena: Any, weights: Any, m: Any, m_point: Any, bias: Any, y: Any, y_row: Any,
+    y_pixel: Any, b: Any, b_row: Any, b_pixel: Any, has_b: Any, low: Any, high: Any,
+) -> Any:  # fmt: skip
+    """Y for one patch and one vector of channels: reads m + point * m_point, writes 4x4 pixels at y."""
+    signature = types.void(tag, arena, weights, *([types.int64] * 10), types.float32, types.float32)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _, arena_v, weights_v, m_v, point_v, bias_v, y_v, row_v, pixel_v, b_v, b_row_v, b_pixel_v, has_b_v = args[:13]
+        lines, lanes = _Lines(builder, sig.args[0].isa), sig.args[0].isa.lanes
+        source, target, other = (
+            element_pointer(context, builder, sig.args[1], arena_v, offset) for offset in (m_v, y_v, b_v)
+        )
+        bias_vector = load_vector(builder, element_pointer(context, builder, sig.args[2], weights_v, bias_v), lanes)
+        low_vector, high_vector = (splat_vector(builder, bound, lanes) for bound in args[13:])
+
+        def point(i: int, j: int) -> Any:
+            return load_vector(builder, builder.gep(source, [builder.mul(point_v, I64(6 * i + j))]), lanes)
+
+        def place(pointer: Any, row: Any, pixel: Any, i: int, j: int) -> Any:
+            return builder.gep(pointer, [builder.add(builder.mul(row, I64(i)), builder.mul(pixel, I64(j)))])
+
+        columns = [lines.output([point(i, j) for i in range(6)]) for j in range(6)]
+        rows = [lines.output([columns[j][i] for j in range(6)]) for i in range(OUT)]
+        rows = [[builder.fadd(vector, bias_vector) for vector in row] for row in rows]
+
+        def write(residual: bool) -> None:
+            for i, row in enumerate(rows):
+                for j, vector in enumerate(row):
+                    if residual:
+                        vector = builder.fadd(
+                            vector, load_vector(builder, place(other, b_row_v, b_pixel_v, i, j), lanes)
+                        )
+                    clipped = clip_vector(builder, vector, low_vector, high_vector)
+                    store_vector(builder, clipped, place(target, row_v, pixel_v, i, j))
+
+        with builder.if_else(builder.icmp_signed("!=", has_b_v, I64(0))) as (then, otherwise):
+            with then:
+                write(residual=True)
+            with otherwise:
+                write(residual=False)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@jit
+def winograd_units(step: Any, images: int) -> int:
+    """Units of a step for so many images."""
+    patches = images * (step.out_h // OUT) * (step.out_w // OUT)
+    return (patches + step.mc - 1) // step.mc
+
+
+@jit
+def conv_winograd(
+    tile: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
+) -> None:  # fmt: skip
+    """One unit: mc patches, counted over all images in N, row, column order."""
+    lanes, mr, width = lanes_of(tile), mr_of(tile), width_of(tile)
+    patch_rows, patch_columns = step.out_h // OUT, step.out_w // OUT
+    per_image = patch_rows * patch_columns
+    begin = unit * step.mc
+    count = min(step.mc, images * per_image - begin)
+    rounded = (step.mc + mr - 1) // mr * mr
+    in_c, out_c, depth = step.in_c, step.out_c, step.depth
+    u = step.scratch + worker * step.scratch_size
+    u_point, m_point = rounded * in_c, rounded * out_c
+    m = u + POINTS * u_point
+    x_row, x_pixel, y_row, y_pixel = step.x_row, step.x_pixel, step.y_row, step.y_pixel
+    b_row, b_pixel, has_b, low, high = step.b_row, step.b_pixel, step.has_b, step.low, step.high
+
+    for patch in range(count):
+        image, place = divmod(begin + patch, per_image)
+        i, j = divmod(place, patch_columns)
+        x = step.x + image * step.x_image + i * OUT * x_row + j * OUT * x_pixel
+        for c in range(0, in_c, lanes):
+            _transform_input(tile, arena, x + c, x_row, x_pixel, u + patch * in_c + c, u_point)
+    w = step.weight
+    for point in range(POINTS):
+        for panel in range(step.panels):
+            for row in range(0, count, mr):
+                gemm_tile(
+                    tile, arena, weights, tables,
+                    u + point * u_point, step.x_rows + row, w, step.taps, 1, depth,
+                    m + point * m_point + panel * width, step.y_rows + row, step.zeros,
+                    0, step.y_rows, 0, 1, 0, low, high, w + step.panel, 0,
+                )  # fmt: skip
+            w += step.panel
+    for patch in range(count):
+        image, place = divmod(begin + patch, per_image)
+        i, j = divmod(place, patch_columns)
+        y = step.y + image * step.y_image + i * OUT * y_row + j * OUT * y_pixel
+        b = step.b + image * step.b_image + i * OUT * b_row + j * OUT * b_pixel
+        for c in range(0, out_c, lanes):
+            _transform_output(
+                tile, arena, weights, m + patch * out_c + c, m_point, step.bias + c,
+                y + c, y_row, y_pixel, b + c, b_row, b_pixel, has_b, low, high,
+            )  # fmt: skip
+        if j == 0:
+            first = (image * step.out_h + i * OUT) * step.out_w
+            zero_halo(arena, step, first, first + OUT * step.out_w)
