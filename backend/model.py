@@ -83,6 +83,8 @@ class InferenceSession:
             raise InputError(f"precision={precision!r}: choose 'auto' or 'fp32'")
         if max_batch < 1:
             raise InputError(f"max_batch={max_batch}: at least 1 is needed")
+        if machine is not None and isa not in (None, machine.isa.name):
+            raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
         self._machine = machine if machine is not None else detect(isa)
         self._threads = _usable_threads(threads, self._machine)
         target_isa(self._machine.isa, self._machine.best_isa)
