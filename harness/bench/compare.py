@@ -1,0 +1,44 @@
+"""Do two engines compute the same thing? A bench of wrong results is worthless."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from ..errors import RunFailedError
+from .messages import Array
+
+LIMIT: Final = 1e-3
+"""Largest difference between two engines in float32; they differ in the order of summation, some 1e-6 a layer."""
+
+
+def largest_difference(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
+    """The worst over all outputs: max |ours - theirs| / max |theirs|, for integers the share of elements that differ.
+
+    NaN if there is one in either. Raises: RunFailedError if numbers or shapes of outputs differ.
+    """
+    shapes = [[array.shape for array in arrays] for arrays in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise RunFailedError(f"outputs have shapes {shapes[0]} and {shapes[1]}")
+    return float(np.max([_difference(a, b) for a, b in zip(ours, theirs, strict=True)]))
+
+
+def _difference(ours: Array, theirs: Array) -> float:
+    if np.issubdtype(theirs.dtype, np.integer):
+        return float(np.mean(ours != theirs))
+    absolute = float(np.max(np.abs(ours.astype(np.float64) - theirs)))
+    scale = float(np.max(np.abs(theirs)))
+    return absolute / scale if scale else absolute
+
+
+def check_agreement(ours: Sequence[Array], theirs: Sequence[Array], peer: str) -> float:
+    """The largest difference. Raises: RunFailedError if it is beyond LIMIT or not a number."""
+    difference = largest_difference(ours, theirs)
+    if not difference <= LIMIT:
+        raise RunFailedError(
+            f"our outputs differ from {peer}'s by {difference:.3g} of the largest, more than {LIMIT:g}: "
+            "a bench of wrong results is worthless"
+        )
+    return difference
