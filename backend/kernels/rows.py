@@ -24,7 +24,8 @@ def row_units(step: Any, images: int) -> int:
 
 
 @jit
-def _unit_rows(step: Any, images: int, unit: int) -> tuple[int, int]:
+def unit_rows(step: Any, images: int, unit: int) -> tuple[int, int]:
+    """The output rows [begin, end) of a unit."""
     begin = unit * step.rows
     return begin, min(begin + step.rows, images * step.out_h)
 
@@ -49,7 +50,7 @@ def depthwise(
         step.stride_w * step.x_pixel,
         step.y_pixel,
     )
-    begin, end = _unit_rows(step, images, unit)
+    begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
@@ -109,7 +110,7 @@ def max_pool(
     out_w, out_c, in_w, kernel_w, stride_w = step.out_w, step.out_c, step.in_w, step.kernel_w, step.stride_w
     dilation_w, pad_left = step.dilation_w, step.pad_left
     dr, dx, dy = step.dilation_h * step.x_row, step.x_pixel, step.y_pixel
-    begin, end = _unit_rows(step, images, unit)
+    begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         h0 = oh * step.stride_h - step.pad_top
@@ -142,7 +143,7 @@ def average_pool(
     out_w, out_c, in_w, kernel_w, stride_w = step.out_w, step.out_c, step.in_w, step.kernel_w, step.stride_w
     dilation_w, pad_left = step.dilation_w, step.pad_left
     dr, dx, dy = step.dilation_h * step.x_row, step.x_pixel, step.y_pixel
-    begin, end = _unit_rows(step, images, unit)
+    begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         h0 = oh * step.stride_h - step.pad_top
@@ -171,7 +172,7 @@ def global_average(
     lanes = lanes_of(isa)
     in_w, out_c, dx = step.in_w, step.out_c, step.x_pixel
     scale = splat(isa, 1.0 / (step.in_h * in_w))
-    begin, end = _unit_rows(step, images, unit)
+    begin, end = unit_rows(step, images, unit)
     for image in range(begin, end):
         y = step.y + image * step.y_image
         for c in range(0, out_c, lanes):
@@ -195,7 +196,7 @@ def affine(
     low, high = splat(isa, step.low), splat(isa, step.high)
     out_w, out_c, dx, dy = step.out_w, step.out_c, step.x_pixel, step.y_pixel
     weight, bias, scaled = step.weight, step.bias, step.option != 0
-    begin, end = _unit_rows(step, images, unit)
+    begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         x_row = step.x + image * step.x_image + oh * step.x_row

@@ -52,12 +52,12 @@ GEMM_UNITS, PATCH_UNITS, ROW_UNITS, IMAGE_UNITS = range(4)
 
 
 def unit_kind(name: KernelName) -> int:
-    """How a kernel's work is cut into units: by blocks of the GEMM, by Winograd patches, by output rows, or by images."""
+    """How a kernel's work is cut into units: by blocks of the GEMM, Winograd patches, output rows or images."""
     if name == "conv_gemm":
         return GEMM_UNITS
     if name == "conv_winograd":
         return PATCH_UNITS
-    if name in ("depthwise", "max_pool", "average_pool", "global_average", "affine"):
+    if name in ("import_f32", "import_u8", "depthwise", "max_pool", "average_pool", "global_average", "affine"):
         return ROW_UNITS
     return IMAGE_UNITS
 

@@ -3,8 +3,6 @@
 They are the general path: correct for every shape and axis, scalar, off the hot path of the networks we care for
 (there, the passes have fused or cancelled them). The loops are image, outer, row, pixel, channel; an operand that
 is broadcast or reduced along one of them has stride 0 there. A unit is `step.rows` images.
-
-`io` kernels read or write the caller's arrays through their addresses (int64, one per input, then one per output).
 """
 
 from __future__ import annotations
@@ -13,34 +11,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
 
 from .halo import zero_halo
 from .jit import jit
-
-
-@intrinsic
-def _read(_typing: Any, address: Any, index: Any, like: Any) -> Any:
-    """Element `index` of an array of like's type that starts at `address`."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], context.get_data_type(signature.return_type).as_pointer())
-        return builder.load(builder.gep(pointer, [args[1]]))
-
-    return like(types.int64, types.int64, like), emit
-
-
-@intrinsic
-def _write(_typing: Any, address: Any, index: Any, value: Any) -> Any:
-    """Sets element `index` of an array of value's type that starts at `address`."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], context.get_data_type(signature.args[2]).as_pointer())
-        builder.store(args[2], builder.gep(pointer, [args[1]]))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, value), emit
 
 
 @jit
@@ -50,7 +23,8 @@ def image_units(step: Any, images: int) -> int:
 
 
 @jit
-def _unit_images(step: Any, images: int, unit: int) -> tuple[int, int]:
+def unit_images(step: Any, images: int, unit: int) -> tuple[int, int]:
+    """The images [begin, end) of a unit."""
     begin = unit * step.rows
     return begin, min(begin + step.rows, images)
 
@@ -59,91 +33,6 @@ def _unit_images(step: Any, images: int, unit: int) -> tuple[int, int]:
 def _clear_halo(arena: Any, step: Any, begin: int, end: int) -> None:
     pixels = step.out_h * step.out_w
     zero_halo(arena, step, begin * pixels, end * pixels)
-
-
-@jit
-def import_f32(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
-) -> None:  # fmt: skip
-    """Arena y <- caller's float32 array x."""
-    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.x_channel,
-        step.y_pixel,
-        step.y_channel,
-    )
-    begin, end = _unit_images(step, images, unit)
-    address = io[step.io]
-    for image in range(begin, end):
-        for outer in range(step.outer):
-            for row in range(step.out_h):
-                x0 = step.x + image * step.x_image + outer * step.x_outer + row * step.x_row
-                y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row
-                for channel in range(out_c):
-                    for pixel in range(out_w):
-                        value = _read(address, x0 + pixel * x_pixel + channel * x_channel, np.float32(0))
-                        arena[y0 + pixel * y_pixel + channel * y_channel] = value
-    _clear_halo(arena, step, begin, end)
-
-
-@jit
-def import_u8(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
-) -> None:  # fmt: skip
-    """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through weights[channel][256]."""
-    out_w, out_c, x_pixel, y_pixel, y_channel, weight = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.y_pixel,
-        step.y_channel,
-        step.weight,
-    )
-    begin, end = _unit_images(step, images, unit)
-    address = io[step.io]
-    for image in range(begin, end):
-        for row in range(step.out_h):
-            x0 = step.x + image * step.x_image + row * step.x_row
-            y0 = step.y + image * step.y_image + row * step.y_row
-            for pixel in range(out_w):
-                for channel in range(out_c):
-                    level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))
-                    value = weights[weight + channel * 256 + np.int64(level)]
-                    arena[y0 + pixel * y_pixel + channel * y_channel] = value
-    _clear_halo(arena, step, begin, end)
-
-
-@jit
-def export(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
-) -> None:  # fmt: skip
-    """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32)."""
-    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, option = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.x_channel,
-        step.y_pixel,
-        step.y_channel,
-        step.option,
-    )
-    begin, end = _unit_images(step, images, unit)
-    address = io[step.io]
-    for image in range(begin, end):
-        for outer in range(step.outer):
-            for row in range(step.out_h):
-                for channel in range(out_c):
-                    x0 = step.x + image * step.x_image + outer * step.x_outer
-                    x0 += row * step.x_row + channel * x_channel
-                    y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row + channel * y_channel
-                    for pixel in range(out_w):
-                        value = arena[x0 + pixel * x_pixel]
-                        if option == 1:
-                            _write(address, y0 + pixel * y_pixel, np.int64(value))
-                        else:
-                            _write(address, y0 + pixel * y_pixel, value)
 
 
 @jit
@@ -159,7 +48,7 @@ def copy(
         step.y_pixel,
         step.y_channel,
     )
-    begin, end = _unit_images(step, images, unit)
+    begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
@@ -177,7 +66,7 @@ def fill(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- low, for every image whole (`length` elements)."""
-    begin, end = _unit_images(step, images, unit)
+    begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         y = step.y + image * step.y_image
         arena[y : y + step.length] = step.low
@@ -202,7 +91,7 @@ def binary(
         step.high,
         step.option,
     )
-    begin, end = _unit_images(step, images, unit)
+    begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
@@ -246,7 +135,7 @@ def mean(
         step.y_channel,
         step.low,
     )
-    begin, end = _unit_images(step, images, unit)
+    begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
@@ -275,7 +164,7 @@ def softmax(
         step.y_axis,
         step.length,
     )
-    begin, end = _unit_images(step, images, unit)
+    begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
@@ -315,7 +204,7 @@ def argmax(
         step.length,
         step.option,
     )
-    begin, end = _unit_images(step, images, unit)
+    begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):

@@ -5,9 +5,9 @@ only the kernels that its plan uses, each by itself, and a new kernel is one mor
 
     kernel(tag, arena, weights, tables, io, step, images, unit, worker)
 
-tag: the ISA, or for convolutions by GEMM the tile. arena, weights: float32, 64-byte aligned. tables: int32. io: int64, the
-addresses of the caller's arrays. step: one record of `step.STEP`. images: how many. unit: which part of the work.
-worker: which member of the team runs it, for scratch memory of its own.
+tag: the ISA, or for convolutions by GEMM the tile. arena, weights: float32, 64-byte aligned. tables: int32. io:
+int64, the addresses of the caller's arrays. step: one record of `step.STEP`. images: how many. unit: which part of
+the work. worker: which member of the team runs it, for scratch memory of its own.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ..simd.isa import Isa, IsaType, TileType
-from . import rows, strided
+from . import io, rows, strided
 from .conv_gemm import conv_gemm
 from .step import STEP, KernelKey, KernelName
 from .winograd import conv_winograd
 
 KERNELS: Final[Mapping[KernelName, Any]] = {
-    "import_f32": strided.import_f32,
-    "import_u8": strided.import_u8,
-    "export": strided.export,
+    "import_f32": io.import_f32,
+    "import_u8": io.import_u8,
+    "export": io.export,
     "conv_gemm": conv_gemm,
     "conv_winograd": conv_winograd,
     "depthwise": rows.depthwise,

@@ -86,7 +86,11 @@ def lower_conv(planning: Planning, op: Conv) -> None:
     weight = planning.array(op.weight)
     out_c, depth_c, kernel_h, kernel_w = weight.shape
     channels_fit = x.channels_stored % planning.machine.isa.lanes == 0
-    if channels_fit and winograd.fits(op, weight.shape, y) and winograd.pays(planning.machine, depth_c, out_c, y.h * y.w):
+    if (
+        channels_fit
+        and winograd.fits(op, weight.shape, y)
+        and winograd.pays(planning.machine, depth_c, out_c, y.h * y.w)
+    ):
         _lower_winograd(planning, op)
         return
     contiguous = op.group == 1 and op.dilations[1] == 1 and x.channels_stored == x.c
@@ -616,10 +620,15 @@ def _axis_step(
 # the caller's arrays
 
 
+def _import_rows(y: Layout) -> int:
+    return max(1, _ROW_UNIT_VECTORS // (y.w * y.c))
+
+
 def lower_import(planning: Planning, name: str, io: int) -> None:
     """The caller's row-major float32 array into the arena."""
     y, shape = planning.layout(name), planning.value(name).shape
     fields = _loop_fields(shape, False, x=_dense_strides(shape), y=y.strides)
+    fields["rows"] = _import_rows(y)
     planning.step(KernelKey("import_f32"), name, y=(name, y.inside), io=io, **_halo(y), **fields)
 
 
@@ -636,6 +645,7 @@ def lower_pixels(planning: Planning, name: str, pixels: PixelInput) -> Draft:
         )
     nhwc = (y.h * y.w * y.c, 1, y.w * y.c, y.c)
     fields = _loop_fields(shape, False, x=nhwc, y=y.strides)
+    fields["rows"] = _import_rows(y)
     weight = planning.buffers.add_weights(pixels.table)
     draft = planning.step(KernelKey("import_u8"), name, y=(name, y.inside), io=0, weight=weight, **_halo(y), **fields)
     planning.drafts.pop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ..graph.ir import Conv, Shape
 from ..machine import Machine
@@ -37,8 +38,10 @@ _BYTES_PER_CYCLE: Final = 6
 
 def transform_weights(weight: F32Array) -> F32Array:
     """[O, C, 3, 3] -> G g G^T as [36, C, O], computed in float64."""
-    transformed = np.einsum("ir,ocrs,js->ijco", _G, weight.astype(np.float64), _G, optimize=True)
-    return transformed.reshape(_POINTS, weight.shape[1], weight.shape[0]).astype(np.float32)
+    transformed: npt.NDArray[np.float64] = np.einsum(
+        "ir,ocrs,js->ijco", _G, weight.astype(np.float64), _G, optimize=True
+    )
+    return np.asarray(transformed.reshape(_POINTS, weight.shape[1], weight.shape[0]), np.float32)
 
 
 def fits(op: Conv, weight: Shape, output: Layout) -> bool:
@@ -69,9 +72,9 @@ def pays(machine: Machine, in_c: int, out_c: int, pixels: int) -> bool:
 
 
 def choose_patches(machine: Machine, in_c: int, out_c: int, patches: int) -> int:
-    """Patches per unit: as many as keep U and M in three quarters of L2, and the units of a picture equally full."""
+    """Patches per unit: as many as keep U and M in L2, and the units of a picture equally full."""
     bytes_per_patch = _POINTS * (in_c + out_c) * 4
-    limit = max(1, machine.l2_bytes * 3 // 4 // bytes_per_patch)
+    limit = max(1, machine.l2_bytes // bytes_per_patch)
     units = -(-patches // limit)
     return -(-patches // units)
 

@@ -1,0 +1,113 @@
+"""The caller's arrays: read into the arena before the first layer, written from it after the last.
+
+They are reached through their addresses (int64, one per input, then one per output), so that the executor is
+compiled once whatever a model's inputs and outputs are. Imports go by `step.rows` output rows, counted over all
+images, the export by images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+
+from .halo import zero_halo
+from .jit import jit
+from .rows import unit_rows
+from .strided import unit_images
+
+
+@intrinsic
+def _read(_typing: Any, address: Any, index: Any, like: Any) -> Any:
+    """Element `index` of an array of like's type that starts at `address`."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_data_type(signature.return_type).as_pointer())
+        return builder.load(builder.gep(pointer, [args[1]]))
+
+    return like(types.int64, types.int64, like), emit
+
+
+@intrinsic
+def _write(_typing: Any, address: Any, index: Any, value: Any) -> Any:
+    """Sets element `index` of an array of value's type that starts at `address`."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_data_type(signature.args[2]).as_pointer())
+        builder.store(args[2], builder.gep(pointer, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, value), emit
+
+
+@jit
+def import_f32(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
+) -> None:  # fmt: skip
+    """Arena y <- caller's float32 array x."""
+    out_w, out_c = step.out_w, step.out_c
+    x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
+    begin, end = unit_rows(step, images, unit)
+    address = io[step.io]
+    for row in range(begin, end):
+        image, h = divmod(row, step.out_h)
+        x0 = step.x + image * step.x_image + h * step.x_row
+        y0 = step.y + image * step.y_image + h * step.y_row
+        for channel in range(out_c):
+            x, y = x0 + channel * x_channel, y0 + channel * y_channel
+            for pixel in range(out_w):
+                arena[y + pixel * y_pixel] = _read(address, x + pixel * x_pixel, np.float32(0))
+    zero_halo(arena, step, begin * out_w, end * out_w)
+
+
+@jit
+def import_u8(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
+) -> None:  # fmt: skip
+    """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through weights[channel][256]."""
+    out_w, out_c = step.out_w, step.out_c
+    x_pixel, y_pixel, y_channel, weight = step.x_pixel, step.y_pixel, step.y_channel, step.weight
+    begin, end = unit_rows(step, images, unit)
+    address = io[step.io]
+    for row in range(begin, end):
+        image, h = divmod(row, step.out_h)
+        x0 = step.x + image * step.x_image + h * step.x_row
+        y0 = step.y + image * step.y_image + h * step.y_row
+        for pixel in range(out_w):
+            for channel in range(out_c):
+                level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))
+                arena[y0 + pixel * y_pixel + channel * y_channel] = weights[weight + channel * 256 + np.int64(level)]
+    zero_halo(arena, step, begin * out_w, end * out_w)
+
+
+@jit
+def export(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
+) -> None:  # fmt: skip
+    """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32)."""
+    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, option = (
+        step.out_w,
+        step.out_c,
+        step.x_pixel,
+        step.x_channel,
+        step.y_pixel,
+        step.y_channel,
+        step.option,
+    )
+    begin, end = unit_images(step, images, unit)
+    address = io[step.io]
+    for image in range(begin, end):
+        for outer in range(step.outer):
+            for row in range(step.out_h):
+                for channel in range(out_c):
+                    x0 = step.x + image * step.x_image + outer * step.x_outer
+                    x0 += row * step.x_row + channel * x_channel
+                    y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row + channel * y_channel
+                    for pixel in range(out_w):
+                        value = arena[x0 + pixel * x_pixel]
+                        if option == 1:
+                            _write(address, y0 + pixel * y_pixel, np.int64(value))
+                        else:
+                            _write(address, y0 + pixel * y_pixel, value)
