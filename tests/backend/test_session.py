@@ -267,7 +267,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[BackendError], str]] = {
         InputError,
         "output 'logits' is not one of ['probabilities', 'label']; ask for it when the session is created",
     ),
-    "output-that-is-nowhere": (_make(outputs=["nothing"]), InputError, "output 'nothing' does not exist in model 'test'"),
+    "no-such-output": (_make(outputs=["nothing"]), InputError, "output 'nothing' does not exist in model 'test'"),
     "precision": (_make(precision="fp64"), InputError, "precision='fp64': choose 'auto' or 'fp32'"),
     "max-batch": (_make(max_batch=0), InputError, "max_batch=0: at least 1 is needed"),
     "fixed-shapes": (lambda: InferenceSession(FIXED, max_batch=3), InputError, "max_batch=3, but the model's shapes"),

@@ -1,0 +1,167 @@
+"""conv_winograd against the NumPy twin, within the error bound of the algorithm, which exceeds a direct sum's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from plan_runner import ISA, MACHINE, plan_graph, run_plan
+from small_nets import UNIT_ROUNDOFF, Net, oracle, random_inputs
+
+from backend.graph.ir import Conv, Graph
+from backend.machine import Machine
+from backend.plan import winograd
+from backend.simd.isa import Tile
+
+TILES = [pytest.param(tile, id=str(tile)) for tile in ISA.tiles]
+
+# Lavin and Gray 2016, section 4.3, as printed there.
+B = np.array(
+    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
+     [0, 4, 0, -5, 0, 1]]
+).T  # fmt: skip
+G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).T
+
+
+def error_bound(graph: Graph, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """gamma(n) |A|' [sum over channels (|G| |g| |G|') * (|B|' |d| |B|)] |A| + the same of bias and residual.
+
+    Each factor of the exact identity Y = A' [...] A replaced by its magnitude; n counts the roundings on the longest
+    way from input to output: C in the sum, at most 6 in each of four one-dimensional transforms, weights, bias, residual.
+    """
+    (op,) = graph.ops
+    assert isinstance(op, Conv)
+    weight = np.abs(graph.constants[op.weight].astype(np.float64))
+    picture = np.abs(inputs[op.x].astype(np.float64))
+    top, left, bottom, right = op.pads
+    padded = np.pad(picture, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    images, _, height, width = padded.shape
+    transformed = np.einsum("ir,ocrs,js->ocij", np.abs(G), weight, np.abs(G))
+    total = np.zeros((images, len(weight), height - 2, width - 2))
+    for row in range(0, height - 2, 4):
+        for column in range(0, width - 2, 4):
+            patch = padded[:, :, row : row + 6, column : column + 6]
+            d = np.einsum("ri,ncrs,sj->ncij", np.abs(B), patch, np.abs(B))
+            m = np.einsum("ocij,ncij->noij", transformed, d)
+            total[:, :, row : row + 4, column : column + 4] = np.einsum("ir,noij,js->nors", np.abs(A), m, np.abs(A))
+    if op.bias:
+        total += np.abs(graph.constants[op.bias]).reshape(1, -1, 1, 1)
+    if op.epilogue.residual:
+        total += np.abs(inputs[op.epilogue.residual])
+    n = (weight.shape[1] + 4 * 6 + 4) * UNIT_ROUNDOFF
+    return n / (1 - n) * total
+
+
+@pytest.fixture(autouse=True)
+def _always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Winograd wherever it can be done, also where the estimate says that it does not pay."""
+    monkeypatch.setattr(winograd, "pays", lambda *_: True)
+
+
+def planned(graph: Graph, max_batch: int, machine: Machine = MACHINE) -> Any:
+    plan = plan_graph(graph, max_batch, machine)
+    assert "conv_winograd" in {key.name for key in plan.kernels}
+    return plan
+
+
+def conv(channels: int, picture: tuple[int, int], filters: int, **fields: Any) -> Graph:
+    """A convolution of a value with padded channels; residual: the model's input of the output's shape, if asked."""
+    net = Net()
+    x = net.input(channels, *picture)
+    if fields.pop("residual", False):
+        fields["residual"] = net.input(filters, *picture)
+    return net.graph(net.conv(x, filters, (3, 3), **{"pads": (1, 1, 1, 1)} | fields))
+
+
+def assert_within_bound(graph: Graph, inputs: dict[str, np.ndarray], got: list[np.ndarray]) -> None:
+    error, bound = np.abs(got[0] - oracle(graph, inputs)[0]), error_bound(graph, inputs)
+    assert (error <= bound).all(), f"off by {(error / bound).max():.3g} times the bound"
+
+
+def test_the_identity_of_the_algorithm() -> None:
+    """A' [(G g G') * (B' d B)] A is the correlation of d and g: the matrices that the bound uses are the right ones."""
+    rng = np.random.default_rng(0)
+    d, g = rng.standard_normal((6, 6)), rng.standard_normal((3, 3))
+    expected = [[np.sum(d[i : i + 3, j : j + 3] * g) for j in range(4)] for i in range(4)]
+    np.testing.assert_allclose(A.T @ ((G @ g @ G.T) * (B.T @ d @ B)) @ A, expected, atol=1e-12)
+
+
+CASES: dict[str, tuple[int, tuple[int, int], int, dict[str, Any]]] = {
+    "one-patch": (16, (4, 4), 16, {}),
+    "odd-channels": (2 * ISA.lanes, (8, 12), 37, {}),
+    "one-filter": (ISA.lanes, (4, 8), 1, {}),
+    "clipped": (ISA.lanes, (8, 8), 20, {"low": -0.5, "high": 0.75}),
+    "residual": (ISA.lanes, (8, 4), 21, {"residual": True, "low": 0.0}),
+    "no-padding": (ISA.lanes, (10, 6), 18, {"pads": (0, 0, 0, 0)}),
+    "one-sided": (ISA.lanes, (4, 10), 18, {"pads": (2, 0, 0, 0)}),
+    "wide-padding": (ISA.lanes, (3, 4), 18, {"pads": (3, 2, 4, 4)}),
+    "no-bias": (ISA.lanes, (8, 8), 18, {"bias": False}),
+    "deep": (20 * ISA.lanes, (8, 8), 2 * ISA.lanes, {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_winograd_within_its_error_bound(name: str) -> None:
+    channels, picture, filters, fields = CASES[name]
+    graph = conv(channels, picture, filters, **fields)
+    inputs = random_inputs(graph, 2)
+    assert_within_bound(graph, inputs, run_plan(planned(graph, 3), inputs))
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("l2_bytes", [1 << 10, 256 << 10])
+def test_tiles_and_units_change_no_bit(tile: Tile, l2_bytes: int) -> None:
+    """One patch per unit or many, each register tile, two threads: the bits of the plan that would be chosen."""
+    filters = 2 * int(np.lcm.reduce([tile.nr for tile in ISA.tiles])) * ISA.lanes
+    graph = conv(ISA.lanes, (8, 12), filters, residual=True, low=0.0)
+    inputs = random_inputs(graph, 2)
+    expected = run_plan(planned(graph, 3), inputs)
+    machine = replace(MACHINE, isa=replace(ISA, tiles=(tile,)), l2_bytes=l2_bytes)
+    for threads in {1, min(2, MACHINE.cores)}:
+        got = run_plan(planned(graph, 3, machine), inputs, threads)
+        assert got[0].tobytes() == expected[0].tobytes(), f"{threads} threads"
+
+
+def test_padding_lanes_and_halo_of_the_input_do_not_leak() -> None:
+    """An input with padding lanes (full of NaN here), and a padded convolution behind: both halos are zeros."""
+    net = Net()
+    first = net.conv(net.input(5, 8, 8), 7, (3, 3), pads=(1, 1, 1, 1), low=0.0)
+    second = net.conv(first, 6, (3, 3), pads=(1, 1, 1, 1), low=0.0)
+    graph = net.graph(net.conv(second, 4, (3, 3), pads=(2, 1, 1, 2), strides=(2, 2)))
+    inputs = random_inputs(graph, 2)
+    (got,), (expected,) = run_plan(planned(graph, 2), inputs), oracle(graph, inputs)
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_batch_and_place_change_no_bit() -> None:
+    graph = conv(ISA.lanes, (4, 8), 24)
+    inputs = random_inputs(graph, 5)
+    expected = run_plan(planned(graph, 5), inputs)[0]
+    for max_batch in (1, 2, 4):
+        plan = planned(graph, max_batch)
+        for start in range(0, 5, max_batch):
+            part = slice(start, start + max_batch)
+            got = run_plan(plan, {name: array[part] for name, array in inputs.items()})[0]
+            assert got.tobytes() == expected[part].tobytes(), f"max_batch {max_batch}, images from {start}"
+
+
+@pytest.mark.parametrize(
+    "picture, kernel, fields",
+    [
+        ((8, 8), (3, 3), {"strides": (2, 2), "pads": (1, 1, 1, 1)}),
+        ((8, 8), (3, 3), {"dilations": (2, 2), "pads": (2, 2, 2, 2)}),
+        ((8, 8), (3, 3), {"group": 2, "pads": (1, 1, 1, 1)}),
+        ((8, 8), (1, 1), {}),
+        ((7, 8), (3, 3), {"pads": (1, 1, 1, 1)}),
+    ],
+    ids=["strided", "dilated", "grouped", "1x1", "seven-rows"],
+)
+def test_what_winograd_cannot_do_is_left_to_others(
+    picture: tuple[int, int], kernel: tuple[int, int], fields: Any
+) -> None:
+    net = Net()
+    graph = net.graph(net.conv(net.input(2 * ISA.lanes, *picture), 16, kernel, **fields))
+    assert "conv_winograd" not in {key.name for key in plan_graph(graph, 1).kernels}
