@@ -2,7 +2,8 @@
 
 A build happens in a folder beside its target and is renamed when it is complete, under a file lock: a killed build
 leaves nothing that could be taken for a finished one, and of two builders at once the second waits and finds the
-work done. Folder names carry a digest of all that determines the contents, so another version builds anew.
+work done. Folder names carry a digest of what determines the contents, so another recipe
+builds anew. The engine's own version is left out: between versions features differ in their last bits only.
 """
 
 from __future__ import annotations
