@@ -30,7 +30,7 @@ def error_bound(graph: Graph, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """gamma(n) |A|' [sum over channels (|G| |g| |G|') * (|B|' |d| |B|)] |A| + the same of bias and residual.
 
     Each factor of the exact identity Y = A' [...] A replaced by its magnitude; n counts the roundings on the longest
-    way from input to output: C in the sum, at most 6 in each of four one-dimensional transforms, weights, bias, residual.
+    way from input to output: C in the sum, at most 6 in each of four one-dimensional transforms, weights, bias, add.
     """
     (op,) = graph.ops
     assert isinstance(op, Conv)
