@@ -10,10 +10,12 @@ here once by whether Numba is installed; their results are the same to the byte,
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -23,16 +25,11 @@ from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from .errors import ImageError
-from .resize_plan import plan_resize
+from .resize_plan import ResizePlan, plan_resize
 from .spec import PreprocessSpec
 
 RESIZER: Final[Literal["numba", "numpy"]] = "numba" if importlib.util.find_spec("numba") else "numpy"
 """Which implementation `preprocess` resizes with."""
-
-if RESIZER == "numba":
-    from .resize import resize
-else:
-    from .resize_numpy import resize
 
 MAX_PIXELS: Final = 1024 * 1024 * 1024 // 4 // 3
 """Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`), beyond which it suspects a decompression bomb and only warns."""
@@ -76,7 +73,18 @@ def preprocess_bytes(data: bytes, name: str | os.PathLike[str], spec: Preprocess
     # Cropped inside Pillow, because copying pixels out of it costs almost as much as resizing; and the decoded picture
     # is let go of at once, so that its memory serves for the copy.
     picture = picture.crop((part.left, part.top, part.left + part.width, part.top + part.height))
-    return resize(_rgb_pixels(picture), plan)
+    return _resizer()(_rgb_pixels(picture), plan)
+
+
+@functools.cache
+def _resizer() -> Callable[[npt.NDArray[np.uint8], ResizePlan], npt.NDArray[np.uint8]]:
+    """RESIZER's function, imported when the first picture needs it: Numba fixes the CPU that a process compiles for
+    at its first jitted function, and a process that only reads a store may want to choose that itself."""
+    if RESIZER == "numba":
+        from .resize import resize
+    else:
+        from .resize_numpy import resize
+    return resize
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
