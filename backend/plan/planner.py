@@ -19,7 +19,9 @@ from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
 from .layout import NO_HALO, layout_of
-from .lower import LOWER, channels_reached, is_depthwise, lower_export, lower_import, lower_pixels
+from .lower import LOWER
+from .lower.conv import channels_reached, is_depthwise
+from .lower.io import lower_export, lower_import, lower_pixels
 from .memory import Lifetime, assign_offsets
 from .pack import ALIGN_BYTES
 from .plan import Plan, Port

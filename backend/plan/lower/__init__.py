@@ -1,0 +1,47 @@
+"""Ops -> steps: the table of the functions that do it, one per op. They choose kernels and blocks, and pack weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ...graph.ir import (
+    ArgMax,
+    BatchNorm,
+    Binary,
+    Clip,
+    Conv,
+    Dense,
+    Mean,
+    Pad,
+    Pool,
+    Reshape,
+    Softmax,
+    Transpose,
+)
+from .conv import lower_conv, lower_dense
+from .rows import lower_batchnorm, lower_clip, lower_pool
+from .strided import (
+    lower_argmax,
+    lower_binary,
+    lower_mean,
+    lower_pad,
+    lower_reshape,
+    lower_softmax,
+    lower_transpose,
+)
+
+LOWER: Final[Mapping[type, Callable[..., None]]] = {
+    Conv: lower_conv,
+    Dense: lower_dense,
+    BatchNorm: lower_batchnorm,
+    Pool: lower_pool,
+    Mean: lower_mean,
+    Binary: lower_binary,
+    Clip: lower_clip,
+    Softmax: lower_softmax,
+    ArgMax: lower_argmax,
+    Pad: lower_pad,
+    Transpose: lower_transpose,
+    Reshape: lower_reshape,
+}

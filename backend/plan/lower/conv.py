@@ -1,0 +1,265 @@
+"""Convolutions and dense layers: which algorithm, which tiles and blocks, weights packed for them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ...graph.ir import ABSENT, Conv, Dense, Epilogue, Op
+from ...kernels.step import KernelKey
+from .. import winograd
+from ..blocking import choose_blocks, choose_tiles
+from ..layout import Layout
+from ..pack import F32Array, pack_panels
+from ..planning import Planning, unsupported
+from .fields import halo_fields, strides_x, strides_y, window_fields
+
+_GROUP_PIXELS: Final = 512
+"""Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared."""
+
+
+def is_depthwise(planning: Planning, op: Conv) -> bool:
+    """One filter per channel: what the depthwise kernel does."""
+    channels = planning.value(op.x).shape[1]
+    return op.group == channels and planning.value(op.weight).shape[0] == channels and channels > 1
+
+
+def channels_reached(planning: Planning, op: Op) -> int:
+    """How many channels of a pixel implicit GEMM touches: whole vectors, also behind the last group's first channel."""
+    if not isinstance(op, Conv):
+        return 0
+    per_group, lanes = planning.value(op.weight).shape[0] // op.group, planning.machine.isa.lanes
+    return (op.group - 1) * per_group + -(-per_group // lanes) * lanes
+
+
+def lower_conv(planning: Planning, op: Conv) -> None:
+    """Depthwise, or implicit GEMM for every group."""
+    if is_depthwise(planning, op) and op.epilogue.residual == ABSENT:
+        lower_depthwise(planning, op)
+        return
+    x, y = planning.layout(op.x), planning.layout(op.output)
+    weight = planning.array(op.weight)
+    out_c, depth_c, kernel_h, kernel_w = weight.shape
+    channels_fit = x.channels_stored % planning.machine.isa.lanes == 0
+    if (
+        channels_fit
+        and winograd.fits(op, weight.shape, y)
+        and winograd.pays(planning.machine, depth_c, out_c, y.h * y.w)
+    ):
+        lower_winograd(planning, op)
+        return
+    contiguous = op.group == 1 and op.dilations[1] == 1 and x.channels_stored == x.c
+    rows = [r * op.dilations[0] * x.row for r in range(kernel_h)]
+    if contiguous:
+        taps = np.array(rows)
+        by_tap = weight.transpose(2, 3, 1, 0).reshape(kernel_h, kernel_w * depth_c, out_c)
+    else:
+        taps = np.array([row + s * op.dilations[1] * x.pixel for row in rows for s in range(kernel_w)])
+        by_tap = weight.transpose(2, 3, 1, 0).reshape(kernel_h * kernel_w, depth_c, out_c)
+    window = x.inside - op.pads[0] * x.row - op.pads[1] * x.pixel
+    per_group = out_c // op.group
+    bias = planning.array(op.bias) if op.bias != ABSENT else np.zeros(out_c, np.float32)
+    for group in range(op.group):
+        channels = slice(group * per_group, (group + 1) * per_group)
+        _gemm_steps(
+            planning,
+            op.name,
+            x=(op.x, window + group * depth_c),
+            y=(op.output, y.inside + group * per_group),
+            taps=taps,
+            by_tap=by_tap[:, :, channels],
+            bias=bias[channels],
+            strides=op.strides,
+            epilogue=op.epilogue,
+            clear_halo=group == 0,
+        )
+
+
+def lower_dense(planning: Planning, op: Dense) -> None:
+    """A convolution of one tap on every pixel; the last axis lies innermost only in values of two or three axes."""
+    if planning.layout(op.x).rank == 4:
+        raise unsupported(op, f"multiplies a value of 4 axes {planning.value(op.x).shape}; 2 or 3 can be run")
+    weight = planning.array(op.weight)
+    bias = planning.array(op.bias) if op.bias != ABSENT else np.zeros(weight.shape[1], np.float32)
+    _gemm_steps(
+        planning,
+        op.name,
+        x=(op.x, planning.layout(op.x).inside),
+        y=(op.output, planning.layout(op.output).inside),
+        taps=np.zeros(1, np.int64),
+        by_tap=weight[None],
+        bias=bias,
+        strides=(1, 1),
+        epilogue=op.epilogue,
+        clear_halo=True,
+    )
+
+
+def _gemm_steps(
+    planning: Planning,
+    node: str,
+    *,
+    x: tuple[str, int],
+    y: tuple[str, int],
+    taps: npt.NDArray[np.int64],
+    by_tap: F32Array,
+    bias: F32Array,
+    strides: tuple[int, int],
+    epilogue: Epilogue,
+    clear_halo: bool,
+) -> None:
+    """One step per run of panels of equal width. by_tap: [taps, depth, output channels]."""
+    isa, buffers = planning.machine.isa, planning.buffers
+    x_layout, y_layout = planning.layout(x[0]), planning.layout(y[0])
+    tap_count, depth, channels = by_tap.shape
+    pixels = y_layout.h * y_layout.w
+    images = planning.images(y_layout)
+    group_images = max(d for d in range(1, images + 1) if images % d == 0 and (d - 1) * pixels < _GROUP_PIXELS)
+    repeat = max(tile.mr for tile in isa.tiles)
+    x_rows = _row_table(x_layout, y_layout, group_images, strides, repeat)
+    y_rows = _row_table(y_layout, y_layout, group_images, (1, 1), repeat)
+    has_b = epilogue.residual != ABSENT
+    b_layout = planning.layout(epilogue.residual) if has_b else y_layout
+    b_rows = _row_table(b_layout, y_layout, group_images, (1, 1), repeat)
+    common = {
+        "images": y_layout.images,
+        **strides_x(x_layout),
+        **strides_y(y_layout),
+        "b_image": b_layout.image,
+        "has_b": has_b,
+        "out_h": y_layout.h,
+        "out_w": y_layout.w,
+        "group_images": group_images,
+        "x_rows": buffers.add_table(x_rows),
+        "y_rows": buffers.add_table(y_rows),
+        "b_rows": buffers.add_table(b_rows),
+        "taps": buffers.add_table(taps),
+        "tap_count": tap_count,
+        "depth": depth,
+        "low": epilogue.low,
+        "high": epilogue.high,
+    }
+    vectors = -(-channels // isa.lanes)
+    first = 0
+    for tile_index, panels in choose_tiles(isa, group_images * pixels, vectors, tap_count * depth):
+        tile = isa.tiles[tile_index]
+        width = tile.nr * isa.lanes
+        blocks = choose_blocks(planning.machine, tile, group_images * pixels, panels, tap_count, depth)
+        packed = pack_panels(by_tap, first, panels, width)
+        padded_bias = np.zeros(panels * width, np.float32)
+        covered = min(panels * width, channels - first)
+        padded_bias[:covered] = bias[first : first + covered]
+        places: dict[str, Any] = {"x": x, "y": (y[0], y[1] + first)}
+        if has_b:
+            places["b"] = (epilogue.residual, b_layout.inside + y[1] - y_layout.inside + first)
+        planning.step(
+            KernelKey("conv_gemm", tile),
+            node,
+            macs=y_layout.images * pixels * tap_count * depth * covered,
+            weight_bytes=packed.nbytes,
+            weight=buffers.add_weights(packed),
+            bias=buffers.add_weights(padded_bias),
+            panels=panels,
+            panel=tap_count * depth * width,
+            out_c=panels * width,
+            mc=blocks.mc,
+            nc_panels=blocks.nc_panels,
+            kc_taps=blocks.kc_taps,
+            kc_depth=blocks.kc_depth,
+            panels_outside=blocks.panels_outside,
+            **(halo_fields(y_layout) if clear_halo and first == 0 else {}),
+            **common,
+            **places,
+        )
+        first += panels * width
+
+
+def _row_table(
+    layout: Layout, output: Layout, group_images: int, strides: tuple[int, int], repeat: int
+) -> npt.NDArray[np.int64]:
+    """Offset of each output pixel's place in `layout`, over a group of images; the last one repeated for tiles."""
+    image, oh, ow = np.ogrid[:group_images, : output.h, : output.w]
+    rows = image * layout.image + oh * strides[0] * layout.row + ow * strides[1] * layout.pixel
+    return np.concatenate([rows.ravel(), np.repeat(rows.ravel()[-1:], repeat)])
+
+
+def lower_winograd(planning: Planning, op: Conv) -> None:
+    isa, buffers = planning.machine.isa, planning.buffers
+    x, y = planning.layout(op.x), planning.layout(op.output)
+    weight = planning.array(op.weight)
+    out_c, depth = weight.shape[:2]
+    vectors = -(-out_c // isa.lanes)
+    patches = winograd.choose_patches(planning.machine, x.channels_stored, y.channels_stored, y.h * y.w // 16)
+    _, tile = winograd.choose_tile(isa, patches, vectors)
+    width = tile.nr * isa.lanes
+    panels = -(-vectors // tile.nr)
+    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width).transpose(1, 0, 2, 3)
+    bias = np.zeros(panels * width, np.float32)
+    if op.bias != ABSENT:
+        bias[:out_c] = planning.array(op.bias)
+    rounded = -(-patches // tile.mr) * tile.mr
+    rows = np.arange(rounded)
+    places: dict[str, Any] = {
+        "x": (op.x, x.inside - op.pads[0] * x.row - op.pads[1] * x.pixel),
+        "y": (op.output, y.inside),
+    }
+    strides = {**strides_x(x), **strides_y(y)}
+    if op.epilogue.residual != ABSENT:
+        b = planning.layout(op.epilogue.residual)
+        places["b"] = (op.epilogue.residual, b.inside)
+        strides |= {"b_image": b.image, "b_row": b.row, "b_pixel": b.pixel, "has_b": 1}
+    planning.step(
+        KernelKey("conv_winograd", tile),
+        op.name,
+        macs=y.images * y.h * y.w * 9 * depth * out_c,
+        weight_bytes=packed.nbytes,
+        images=y.images,
+        in_c=x.channels_stored,
+        out_h=y.h,
+        out_w=y.w,
+        out_c=panels * width,
+        depth=depth,
+        mc=patches,
+        panels=panels,
+        panel=depth * width,
+        x_rows=buffers.add_table(rows * x.channels_stored),
+        y_rows=buffers.add_table(rows * panels * width),
+        taps=buffers.add_table(np.zeros(1, np.int64)),
+        weight=buffers.add_weights(packed),
+        bias=buffers.add_weights(bias),
+        zeros=buffers.add_weights(np.zeros(width, np.float32)),
+        scratch_size=planning.need_scratch(36 * rounded * (x.channels_stored + panels * width)),
+        low=op.epilogue.low,
+        high=op.epilogue.high,
+        **halo_fields(y),
+        **strides,
+        **places,
+    )
+
+
+def lower_depthwise(planning: Planning, op: Conv) -> None:
+    x, y = planning.layout(op.x), planning.layout(op.output)
+    weight = planning.array(op.weight)
+    channels, _, kernel_h, kernel_w = weight.shape
+    lanes, vectors = planning.machine.isa.lanes, y.channels_stored // planning.machine.isa.lanes
+    padded = np.zeros((vectors * lanes, kernel_h, kernel_w), np.float32)
+    padded[:channels] = weight[:, 0]
+    packed = np.ascontiguousarray(padded.reshape(vectors, lanes, kernel_h, kernel_w).transpose(0, 2, 3, 1))
+    bias = np.zeros(vectors * lanes, np.float32)
+    if op.bias != ABSENT:
+        bias[:channels] = planning.array(op.bias)
+    planning.step(
+        KernelKey("depthwise"),
+        op.name,
+        macs=y.images * y.h * y.w * channels * kernel_h * kernel_w,
+        weight_bytes=packed.nbytes,
+        x=(op.x, x.inside),
+        y=(op.output, y.inside),
+        weight=planning.buffers.add_weights(packed),
+        bias=planning.buffers.add_weights(bias),
+        low=op.epilogue.low,
+        high=op.epilogue.high,
+        **window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2]),
+    )
