@@ -73,13 +73,22 @@ def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) 
 
 
 def start_without_sigint(process: BaseProcess) -> None:
-    """A terminal sends Ctrl-C to parent and child; the child is born with it blocked, so that only the parent acts."""
+    """A terminal sends Ctrl-C to parent and child; the child is born with it blocked, so that only the parent acts.
+
+    A Ctrl-C meanwhile acts when the child has started: in the middle of that it would leave a child half-fed, and a
+    signal can come in by any thread, so that blocking it in this one does not keep it out.
+    """
     resource_tracker.ensure_running()  # started by the first spawn otherwise, and then it unblocks SIGINT too early
+    arrived: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: arrived.append(number))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, handler)
+    if arrived:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _receive(ours: connection.Connection, process: BaseProcess, show: Callable[[], None]) -> FromChild | None:
