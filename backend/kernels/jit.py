@@ -23,13 +23,15 @@ from ..errors import MachineError
 from ..simd.isa import Isa
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
-_SOURCES: Final = ("kernels/*.py", "simd/*.py", "plan/executor.py")
+_SOURCES: Final = ("kernels/*.py", "simd/*.py", "plan/executor.py", "peak.py")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _source_digest() -> str:
-    digest = hashlib.sha256(f"numba {numba.__version__} llvmlite {llvmlite.__version__}".encode())
+    """Of Numba, of all sources that jitted code comes from, and of the name that this package was imported under:
+    cached code refers to its types by module."""
+    digest = hashlib.sha256(f"numba {numba.__version__} llvmlite {llvmlite.__version__} {__name__}".encode())
     for pattern in _SOURCES:
         for path in sorted(_PACKAGE.glob(pattern)):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
