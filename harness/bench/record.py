@@ -38,7 +38,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .. import provenance
 from ..errors import BadInputError
@@ -52,15 +52,19 @@ if TYPE_CHECKING:
     from backend import Machine
 
 SCHEMA: Final = "loadgen-numba bench 1"
+Revision: TypeAlias = Mapping[str, str | bool | None]
+"""commit, uncommitted_changes."""
+
 _ENVIRONMENT: Final = ("OMP_", "GOMP_", "KMP_", "NUMBA_")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A bench so far; complete: it has all its rows."""
+    """A bench so far; complete: it has all its rows. revision: of the sources when it began."""
 
     config: BenchConfig
     started: datetime
+    revision: Revision
     machine: Machine
     load_average: tuple[float, float, float]
     rows: tuple[Row, ...]
@@ -108,7 +112,7 @@ def as_json(bench: Bench) -> dict[str, Any]:
             "l3_bytes": machine.l3_bytes,
             "sources": dict(machine.sources),
         },
-        "software": {"versions": provenance.versions(), **source_revision()},
+        "software": {"versions": provenance.versions(), **bench.revision},
         "environment": thread_environment(),
         "load_average": list(bench.load_average),
         "rows": [_row(row) for row in bench.rows],
@@ -166,7 +170,7 @@ def thread_environment() -> dict[str, str]:
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)}
 
 
-def source_revision(package: Path = Path(__file__).parent.parent) -> Mapping[str, str | bool | None]:
+def source_revision(package: Path = Path(__file__).parent.parent) -> Revision:
     """Commit of the git checkout that the package's folder lies directly in, and whether files differ from it."""
     unknown = {"commit": None, "uncommitted_changes": None}
     try:

@@ -15,12 +15,14 @@ from .. import provenance
 from .config import OURS
 from .layers import gb_s, gflops, intensity, percent_of_peak, percent_of_roof, total
 from .messages import Layers, LayerTime
-from .record import Bench, ratio_summaries, source_revision, thread_environment
+from .record import Bench, ratio_summaries, thread_environment
 from .rounds import Row
 from .statistics import better_peer, summarize
 
 _PLAIN_WIDTH: Final = 220
 """Of output that is no terminal: wide enough that nothing wraps."""
+
+_WIDTH_WITH_SHAPES: Final = 130
 
 _FEW_CPU: Final = 0.95
 """One thread that got less than this of its CPU was disturbed by other work."""
@@ -53,12 +55,12 @@ def _print_line(console: Console, text: str) -> None:
 def _titled_table(console: Console, title: str) -> Table:
     drawn = console.is_terminal
     _print_line(console, title)
-    return Table(box=box.HEAVY_HEAD if drawn else None, pad_edge=drawn)
+    return Table(box=box.SIMPLE_HEAD if drawn else None, pad_edge=False, collapse_padding=True)
 
 
 def _heading(bench: Bench) -> list[str]:
     config, machine = bench.config, bench.machine
-    revision = source_revision()
+    revision = bench.revision
     commit = f", commit {revision['commit']}" if revision["commit"] else ""
     changed = " with uncommitted changes" if revision["uncommitted_changes"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
@@ -132,27 +134,26 @@ def _print_layers(row: Row, layers: Layers, console: Console) -> None:
         f"layers, batch {row.batch}, threads {row.threads}: measured peak {layers.peak_gflops:.0f} GFLOP/s, "
         f"bandwidth {layers.bandwidth_gb_s:.1f} GB/s; medians of {layers.profile_rounds} rounds",
     )
-    for column in ("node", "kernel", "shape"):
-        table.add_column(column, overflow="fold")
+    with_shapes = console.width >= _WIDTH_WITH_SHAPES
+    for column in ("node", "kernel", "shape") if with_shapes else ("node", "kernel"):
+        table.add_column(column, overflow="ellipsis")
     for column in ("us", "% time", "GFLOP/s", "% peak", "kB", "GB/s", "FLOP/byte", "% roof"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     whole = total(layers)
     for layer in (*layers.layers, whole):
-        table.add_row(*_layer_cells(layer, whole.seconds, layers))
+        names = [escape(layer.node), layer.kernel, *([layer.shape] if with_shapes else [])]
+        table.add_row(*names, *_layer_figures(layer, whole.seconds, layers))
     console.print(table)
-    inference_us = 1e6 * row.batch / summarize(row.engines[OURS].rates).median
+    inference_us = 1e6 * median(row.engines[OURS].inference_s)
     _print_line(
         console,
-        f"sum of layers {1e6 * whole.seconds:.0f} us, an inference as a whole {inference_us:.0f} us. "
-        "% roof: against min(peak, FLOP/byte * bandwidth); more than 100 means that data came from a cache.",
+        f"sum of layers {1e6 * whole.seconds:.0f} us, each with some us of being called by itself; an inference as a "
+        f"whole {inference_us:.0f} us. % roof: of min(peak, FLOP/byte * bandwidth), beyond 100 if data was cached.",
     )
 
 
-def _layer_cells(layer: LayerTime, whole_s: float, layers: Layers) -> list[str]:
+def _layer_figures(layer: LayerTime, whole_s: float, layers: Layers) -> list[str]:
     return [
-        escape(layer.node),
-        layer.kernel,
-        layer.shape,
         f"{1e6 * layer.seconds:.1f}",
         f"{100 * layer.seconds / whole_s:.1f}",
         f"{gflops(layer):.1f}",

@@ -13,7 +13,7 @@ from ..errors import BadInputError
 from ..placement import available_cores
 from ..progress import Progress
 from .config import BenchConfig
-from .record import Bench, json_path, write_json
+from .record import Bench, json_path, source_revision, write_json
 from .rounds import measure_row
 
 
@@ -35,7 +35,7 @@ def run_bench(config: BenchConfig, progress: Progress) -> tuple[Bench, Path]:
         )
     started = datetime.now(timezone.utc)
     path = json_path(config, started)
-    bench = Bench(config, started, machine, os.getloadavg(), rows=(), complete=False)
+    bench = Bench(config, started, source_revision(), machine, os.getloadavg(), rows=(), complete=False)
     shapes = [(batch, threads) for batch in config.batches for threads in config.threads]
     for batch, threads in shapes:
         row = measure_row(config, batch, threads, tuple(sorted(cpus[:threads])), progress)
