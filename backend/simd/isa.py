@@ -73,7 +73,7 @@ GENERIC: Final = Isa(
     fma=False,
     cpu_flags=(),
     llvm_cpu="x86-64",
-    tiles=(Tile(5, 2), Tile(4, 2), Tile(10, 1), Tile(1, 8)),
+    tiles=(Tile(5, 2), Tile(4, 2), Tile(9, 1), Tile(1, 8)),
 )
 
 ISAS: Final = (AVX512, AVX2, GENERIC)
