@@ -1,0 +1,120 @@
+"""Instruction sets: what compiled code really uses, and the kernel tests again in a process for each other ISA."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import pytest
+from numba.core import types
+from plan_runner import ISA, MACHINE
+
+from backend.kernels.conv_gemm import conv_gemm
+from backend.kernels.gemm_tile import UNROLL
+from backend.kernels.rows import depthwise, max_pool
+from backend.kernels.step import STEP
+from backend.simd.isa import ISAS, IsaType, Tile, TileType
+
+_TESTS = Path(__file__).parent
+_VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
+OTHERS = [isa.name for isa in ISAS[ISAS.index(MACHINE.best_isa) + 1 :]]
+
+REGISTER = {"avx512": "zmm", "avx2": "ymm", "generic": "xmm"}
+MULTIPLY = {
+    "avx512": r"\tvfmadd\d{3}ps\t.*%zmm",
+    "avx2": r"\tvfmadd\d{3}ps\t.*%ymm",
+    "generic": r"\tmulps\t.*%xmm",
+}
+"""The multiply of each ISA's inner loop; generic code is SSE2, without a fused multiply-add."""
+
+FOREIGN = {
+    "avx512": r"\b(?!)",
+    "avx2": r"%zmm|%k[0-7]\b|%[xy]mm(1[6-9]|2\d|3[01])\b",
+    "generic": r"%[yz]mm|\tv[a-z]\w*[ps][sd]\t",
+}
+"""What a CPU with this ISA and no better one cannot execute."""
+
+
+def assembly(kernel: Any, tag: types.Type) -> str:
+    """What Numba makes of a kernel for this process's target, compiled afresh: cached code cannot be listed."""
+    fresh = numba.njit(nogil=True, error_model="numpy")(kernel.py_func)
+    arguments = [types.Array(dtype, 1, "C") for dtype in (types.float32, types.float32, types.int32, types.int64)]
+    signature = (tag, *arguments, numba.from_dtype(STEP), types.int64, types.int64, types.int64)
+    fresh.compile(signature)
+    return str(fresh.inspect_asm(signature))
+
+
+def loops(text: str) -> list[str]:
+    """Innermost loops: from a label to the jump back to it, without another label between."""
+    parts = re.split(r"\n(\.L\w+):", text)
+    found = []
+    for label, body in zip(parts[1::2], parts[2::2], strict=True):
+        back = re.search(rf"\tj\w+\t{re.escape(label)}\b", body)
+        if back is not None:
+            found.append(body[: back.end()])
+    return found
+
+
+@pytest.mark.parametrize("tile", ISA.tiles, ids=str)
+def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
+    """The unrolled loop over depth multiplies whole vectors, MR * NR per step, with the accumulators in registers.
+
+    LLVM may park one vector that is not an accumulator; a tile too large for the registers parks several.
+    """
+    text = assembly(conv_gemm, TileType(ISA, tile))
+    counts = [len(re.findall(MULTIPLY[ISA.name], loop)) for loop in loops(text)]
+    assert max(counts) == UNROLL * tile.mr * tile.nr
+    for loop, multiplies in zip(loops(text), counts, strict=True):
+        if multiplies >= tile.mr * tile.nr:
+            parked = re.findall(rf"\tv?mov[au]ps\t%{REGISTER[ISA.name]}\d+, -?\d*\(%r[sb]p", loop)
+            assert len(parked) <= 1, f"{len(parked)} vectors go to the stack among {multiplies} multiplies"
+    assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
+
+
+@pytest.mark.parametrize("kernel", [depthwise, max_pool], ids=["depthwise", "max_pool"])
+def test_row_kernels_use_whole_vectors(kernel: Any) -> None:
+    text = assembly(kernel, IsaType(ISA))
+    assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)
+    assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The kernel tests in a process per other ISA, all started at once."""
+    tests = ["test_kernels.py", "test_row_kernels.py", "test_real_models.py", "test_isa.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-k",
+        "not mobilenet",
+        *(str(_TESTS / name) for name in tests),
+    ]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    running = {
+        isa: subprocess.Popen(
+            command, cwd=_TESTS.parent.parent, env={**environment, _VARIABLE: isa}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for isa in OTHERS
+    }  # fmt: skip
+    yield running
+    for process in running.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(_VARIABLE in os.environ, reason="this is the process of another ISA")
+@pytest.mark.parametrize("isa", OTHERS)
+def test_kernels_of_other_isas(isa: str, children: dict[str, subprocess.Popen[str]]) -> None:
+    """AVX2 and generic code on whatever better machine this is, against the same oracles."""
+    output, _ = children[isa].communicate(timeout=300)
+    assert children[isa].returncode == 0, f"{isa}:\n{output[-4000:]}"
