@@ -36,7 +36,10 @@ _CONTEXT: Final = {
 }
 
 
-@click.group(context_settings=_CONTEXT)
+_EPILOG: Final = "Exit status: 0 done, LoadGen's verdict is printed; 1 a run failed; 2 bad input; 130 after Ctrl-C."
+
+
+@click.group(context_settings=_CONTEXT, epilog=_EPILOG)
 @click.version_option(package_name="loadgen-numba")
 def cli() -> None:
     """MLPerf Inference on CPUs: the official LoadGen over Numba-compiled kernels."""

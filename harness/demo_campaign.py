@@ -26,9 +26,9 @@ DEMO_NAME: Final = "demo"
 DEMO_SCENARIOS: Final[tuple[Scenario, ...]] = ("SingleStream", "Offline", "Server", "MultiStream")
 """In this order: Server's settings follow from Offline's result."""
 
-_SERVER_LOAD: Final = 0.6
+_SERVER_LOAD: Final = 0.5
 """Server's rate as a fraction of Offline's throughput."""
-_SERVER_BOUND_INFERENCES: Final = 12
+_SERVER_BOUND_INFERENCES: Final = 20
 """Server's latency bound in durations of one inference on one instance."""
 _HIGHEST_SERVER_QPS: Final = 1000.0
 """Above it (the null backend) the log would only grow."""

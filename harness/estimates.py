@@ -12,7 +12,7 @@ from .settings import LATENCY_ATTRIBUTES, MS_PER_S, NS_PER_S, RATE_ATTRIBUTES, S
 
 _CAUTION: Final = 0.7
 """LoadGen prepares 2 * duration / hint queries, so the streams may turn out 2.8 times as fast as measured."""
-_OFFLINE_MARGIN: Final = 1.15
+_OFFLINE_MARGIN: Final = 1.25
 """On top of LoadGen's own 1.1: a rate below reality is INVALID, one above it only takes longer."""
 _MOST_QUERIES: Final = 2_000_000
 """LoadGen keeps about 300 bytes per prepared query."""

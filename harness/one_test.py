@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from statistics import median
 
 import numpy as np
 
@@ -130,14 +129,14 @@ def _open_instance(backend: str, request: RunnerRequest, cores: tuple[int, ...])
 
 
 def _time_inference(runner: Runner, request: RunnerRequest, batch: int) -> float:
-    """Median seconds of one warm inference of a batch of black images."""
+    """Least seconds of one warm inference of a batch of black images: what it takes when nothing disturbs it."""
     samples = runner.prepare(np.zeros((batch, *request.image_shape), np.uint8))
     durations = []
     for _ in range(_TIMED_REPEATS):
         begin = time.perf_counter()
         runner.predict(samples)
         durations.append(time.perf_counter() - begin)
-    return median(durations)
+    return min(durations)
 
 
 def _estimate_hints(

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .results import RunResult
 from .run import RunOutcome
+from .settings import MS_PER_S, NS_PER_S
 
 
 def print_outcome(outcome: RunOutcome) -> None:
@@ -44,6 +45,12 @@ def print_campaign(outcomes: Sequence[RunOutcome], output: Path) -> None:
             f"{scored.percent:.3f}% ({scored.good} of {scored.total})" if scored else "-",
         )
     Console().print(table)
+    server = next((o.effective_settings for o in outcomes if o.result.scenario == "Server"), None)
+    if server is not None:
+        bound_ms = float(server["server_target_latency_ns"]) / NS_PER_S * MS_PER_S
+        click.echo(
+            f"Server: {server['server_target_qps']} queries/s, 99th percentile of latency at most {bound_ms:g} ms"
+        )
     for outcome in outcomes:
         for problem in _problems(outcome.result):
             click.echo(f"{outcome.result.scenario}: {problem}")

@@ -99,7 +99,7 @@ def read_result(folder: Path) -> RunResult:
         scenario=scenario,
         mode=values["effective_test_mode"],
         valid=None if validity is None else validity == "VALID",
-        invalid_reasons=tuple(reasons) if validity == "INVALID" else (),
+        invalid_reasons=tuple(filter(None, reasons)) if validity == "INVALID" else (),
         errors=tuple(errors),
         metric=None if measured is None else measured / metric.divisor,
         metric_name=metric.name.format(percentile=100 * values["effective_target_latency_percentile"]),

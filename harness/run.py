@@ -38,6 +38,7 @@ class RunOutcome:
     not_submittable: tuple[str, ...]
     instances: int
     official_settings: settings.SettingValues
+    effective_settings: settings.SettingValues
     moved_aside: Path | None
     """Where an earlier run of the same folder went."""
 
@@ -97,7 +98,6 @@ class _Run:
         self._progress = progress
         self._record: dict[str, Any] = {}
         self._not_submittable: tuple[str, ...] = ()
-        self._official_settings: settings.SettingValues = {}
         self._moved_aside: Path | None = None
 
     def to_the_end(self) -> RunOutcome:
@@ -119,7 +119,8 @@ class _Run:
             accuracy=scored,
             not_submittable=self._not_submittable,
             instances=self._task.placement.instances,
-            official_settings=self._official_settings,
+            official_settings=self._record["settings"]["official"],
+            effective_settings=self._record["settings"]["effective"],
             moved_aside=self._moved_aside,
         )
 
@@ -142,7 +143,6 @@ class _Run:
             *_of_the_data(task.dataset, config, opened),
             *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
         )
-        self._official_settings = opened.official_settings
         self._moved_aside = self._folder.begin()
         self._record = {
             "format": FORMAT,

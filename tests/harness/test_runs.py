@@ -54,12 +54,13 @@ def test_accuracy_of_every_scenario(
 def test_performance_of_every_scenario(
     scenario: str, command: Command, dataset: Path, model: Path, tmp_path: Path
 ) -> None:
-    flags = {"Server": ("--qps", 1000, "--max-latency", 1), "Offline": ("--qps", 1000)}.get(scenario, ())
+    (tmp_path / "my_user.conf").write_text("*.Offline.min_query_count = 400\n*.Server.target_qps = 1000\n")
+    flags = {"Server": ("--max-latency", 1), "Offline": ("--qps", 20_000, "--time", 0.05)}.get(scenario, ())
     # LoadGen would obey it: a forgotten file that turns the run into an accuracy run.
     (tmp_path / "audit.config").write_text("*.*.mode = 1\n")
     done = command(
         "run", "--backend", "onnxruntime", "--model", model, "--dataset_path", dataset, "--scenario", scenario,
-        "--time", 1, *flags, "--output", "out",
+        "--output", "out", "--user_conf", "my_user.conf", "--time", 1, *flags,
     )  # fmt: skip
     folder = tmp_path / "out/resnet50" / scenario / "performance"
     assert done.status == 0, done.stderr
@@ -74,7 +75,7 @@ def test_performance_of_every_scenario(
     assert shown is not None, summary
     assert record["result"]["metric"] == pytest.approx(float(shown[1]) / divisor, rel=1e-5)
     assert f"{record['result']['metric']:.3f}" in done.stdout
-    assert "not for submission: min_duration_ms 1000, official at least 600000" in done.stdout
+    assert "not for submission: min_duration_ms" in done.stdout
     assert all(instance["stray_thread_count"] == 0 for instance in record["instances"])
 
 
