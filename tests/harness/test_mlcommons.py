@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,13 +35,19 @@ json.dump([first[0].tolist(), [output.shape for output in both]], open("answers.
 """
 
 
-def test_the_reference_apps_interface(model: Path, tmp_path: Path) -> None:
+def test_the_reference_apps_interface(model: Path, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "backend.py").write_text('WHOSE = "theirs"\n')
     (tmp_path / "app.py").write_text(APP)
     images = np.random.default_rng(5).uniform(-120, 130, (11, 3, 224, 224)).astype(np.float32)
     np.save(tmp_path / "images.npy", images)
     done = subprocess.run(
-        [sys.executable, "app.py", model], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "app.py", model],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     classes, shapes = json.loads((tmp_path / "answers.json").read_text())

@@ -157,7 +157,7 @@ class TestBatching:
 
 def test_responses_are_little_endian_float32_and_come_back() -> None:
     payload = responses.encode(np.array([27, 999], np.int64))
-    assert payload.tobytes().hex() == "0000d8410000c079"[:8] + np.float32(999).tobytes().hex()
+    assert payload.tobytes().hex() == "0000d841" + "00c07944"
     assert responses.decode("0000D841") == 27
     with pytest.raises(ValueError, match="0 bytes"):
         responses.decode("")

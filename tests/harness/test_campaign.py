@@ -1,0 +1,52 @@
+"""The demo's sequence of runs, on a small model: Server's settings follow from Offline's result, and all is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness_support import run_record
+
+from harness.config import RunConfig
+from harness.demo_campaign import DEMO_CONF, DemoRuns, run_demo
+from harness.progress import Quiet
+from harness.report import print_campaign
+
+
+def test_server_is_set_from_offline_and_the_table_tells_all(
+    dataset: Path,
+    model: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    config = RunConfig(
+        name="demo",
+        profile="resnet50",
+        scenario="SingleStream",
+        mode="performance",
+        backend="onnxruntime",
+        model=model,
+        dataset_path=dataset,
+        output=tmp_path,
+        min_duration_s=0.3,
+        user_conf=DEMO_CONF,
+        not_submittable=("the demo's model and images",),
+    )
+    outcomes = list(run_demo(config, DemoRuns(("Server",), ("accuracy",)), Quiet()))
+    folders = [outcome.folder.relative_to(tmp_path).as_posix() for outcome in outcomes]
+    assert folders == ["demo/Offline/performance", "demo/Server/accuracy"]
+    throughput = outcomes[0].result.metric
+    assert throughput is not None
+    effective = run_record(outcomes[1].folder)["settings"]["effective"]
+    assert 0 < effective["server_target_qps"] < throughput
+    inference_ns = outcomes[0].instances * 1e9 / throughput
+    assert effective["server_target_latency_ns"] >= max(15e6, 10 * inference_ns)
+    assert effective["min_query_count"] == 460
+    print_campaign(outcomes, tmp_path)
+    printed = capsys.readouterr().out
+    for expected in ("Offline", "samples/s", "Server", "75.000%", "not for submission", "the demo's model and images"):
+        assert expected in printed
+    assert printed.splitlines()[-1] == f"logs: {tmp_path / 'demo'}"
