@@ -57,7 +57,7 @@ def test_logits_are_onnxruntimes(name: str, models_dir: Path) -> None:
     expected = theirs(path, LOGITS[name], images)
     results = []
     for max_batch, threads in {(1, 1), (3, 1), (3, min(2, MACHINE.cores))}:
-        session = InferenceSession(path, max_batch=max_batch, threads=threads, outputs=[LOGITS[name]])
+        session = InferenceSession(path, max_batch=max_batch, threads=threads, machine=MACHINE, outputs=[LOGITS[name]])
         results.append(session.run(None, {"input": images})[0])
     difference = np.abs(results[0] - expected).max() / np.abs(expected).max()
     assert difference <= TOLERANCE.get(name, 1e-4)
@@ -68,7 +68,7 @@ def test_logits_are_onnxruntimes(name: str, models_dir: Path) -> None:
 def test_models_present_themselves_as_in_onnxruntime(name: str, models_dir: Path) -> None:
     path = models_dir / f"{name}.onnx"
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    ours = InferenceSession(path, threads=1)
+    ours = InferenceSession(path, threads=1, machine=MACHINE)
     for own, other in ((ours.get_inputs(), session.get_inputs()), (ours.get_outputs(), session.get_outputs())):
         assert [(a.name, a.shape, a.type) for a in own] == [(b.name, b.shape, b.type) for b in other]
 
@@ -78,7 +78,7 @@ def test_probabilities_and_classes_agree(models_dir: Path) -> None:
     path, images = models_dir / "tiny_resnet8.onnx", realistic("tiny_resnet8")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     expected = np.asarray(session.run(None, {"input": images})[0])
-    (got,) = InferenceSession(path, max_batch=_IMAGES, threads=1).run(None, {"input": images})
+    (got,) = InferenceSession(path, max_batch=_IMAGES, threads=1, machine=MACHINE).run(None, {"input": images})
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(got.argmax(axis=1), expected.argmax(axis=1))
     np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-6)
