@@ -20,7 +20,7 @@ from .graph.ir import BATCH
 from .graph.onnx_reader import read_model
 from .graph.passes import run_passes
 from .graph.prune import prune
-from .kernels.jit import target_isa
+from .kernels.jit import prepare_cache, target_isa
 from .machine import Machine, detect
 from .pixels import PixelInput
 from .plan.pack import aligned_zeros
@@ -88,6 +88,7 @@ class InferenceSession:
         self._machine = machine if machine is not None else detect(isa)
         self._threads = _usable_threads(threads, self._machine)
         target_isa(self._machine.isa, self._machine.best_isa)
+        prepare_cache()
         graph = read_model(model)
         if outputs is not None:
             graph = prune(graph, tuple(outputs))

@@ -10,6 +10,7 @@ looks only at the file of the function that it loads and would go on using code 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -42,6 +43,21 @@ CACHE_DIR: Final = Path(platformdirs.user_cache_dir("loadgen-numba")) / "kernels
 """Where compiled kernels are kept between processes; safe to delete."""
 
 numba.config.CACHE_DIR = str(CACHE_DIR)
+
+
+def prepare_cache() -> None:
+    """Makes CACHE_DIR. Without it Numba would cache beside the sources, in silence, and miss changes of callees.
+
+    Raises: MachineError if it cannot be made or written to.
+    """
+    try:
+        CACHE_DIR.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=CACHE_DIR).close()
+    except OSError as error:
+        raise MachineError(
+            f"compiled kernels cannot be kept in {CACHE_DIR} ({error.strerror}): set XDG_CACHE_HOME to a folder that "
+            "can be written to"
+        ) from error
 
 
 def jit(function: F) -> F:

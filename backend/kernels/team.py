@@ -62,9 +62,9 @@ def open_team(threads: int) -> list[int]:
             f"threads={threads}, but Numba was started with {numba.config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS): "
             "ask for fewer, or start the process on more CPUs"
         )
-    numba.set_num_threads(threads)
     tids, arrived = np.zeros(threads, np.int64), np.zeros(1, np.int64)
     try:
+        numba.set_num_threads(threads)  # loads the layer
         _meet(tids, arrived)
     except ValueError as error:
         raise MachineError(
@@ -82,13 +82,16 @@ def open_team(threads: int) -> list[int]:
 def pin_team(threads: int, cpus: Sequence[int]) -> list[set[int]]:
     """Binds each member to one CPU; the masks read back from the system, in the members' order.
 
-    Raises: MachineError if there are too few CPUs or a mask did not take effect.
+    Raises: MachineError if there are too few CPUs, one that the process may not use, or a mask did not take effect.
     """
-    if len(cpus) < threads:
-        raise MachineError(f"{threads} threads cannot be pinned to {len(cpus)} CPUs {list(cpus)}: one each is needed")
+    if len(set(cpus[:threads])) < threads:
+        raise MachineError(f"{threads} threads cannot be pinned to the CPUs {list(cpus)}: one each is needed")
     tids = [0] if threads == 1 else open_team(threads)
     for tid, cpu in zip(tids, cpus, strict=False):
-        os.sched_setaffinity(tid, {cpu})
+        try:
+            os.sched_setaffinity(tid, {cpu})
+        except (OSError, ValueError) as error:
+            raise MachineError(f"thread {tid} cannot be pinned to CPU {cpu}: {error}") from error
     masks = [set(os.sched_getaffinity(tid)) for tid in tids]
     for tid, cpu, mask in zip(tids, cpus, masks, strict=False):
         if mask != {cpu}:
