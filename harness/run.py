@@ -112,7 +112,8 @@ class _Run:
             raise
         except RunFailedError as error:
             self._mark("failed", error=str(error))
-            raise RunFailedError(f"{error}; marked failed in {self._folder.path}") from error.__cause__
+            where = f"marked failed in {self._folder.path}" if self._record else "the test had not begun"
+            raise RunFailedError(f"{error}; {where}") from error.__cause__
         return RunOutcome(
             folder=self._folder.path,
             result=result,
@@ -149,9 +150,7 @@ class _Run:
             "started_utc": utc_now(),
             "submission": "not for submission" if self._not_submittable else "settings and data as the rules ask",
             "not_submittable": self._not_submittable,
-            "config": {
-                name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()
-            },
+            "config": {name: _as_json(value) for name, value in asdict(config).items()},
             "max_batch": task.max_batch,
             "dataset": {"images": task.dataset.sample_count, "store": str(task.dataset.store_path)},
             "user_conf": {"path": str(task.user_conf), "text": task.user_conf.read_text(encoding="utf-8")},
@@ -184,6 +183,11 @@ class _Run:
         if status != "running":
             self._record["ended_utc"] = utc_now()
         self._folder.write(self._record)
+
+
+def _as_json(value: Any) -> Any:
+    """Paths are written so that they hold in any folder."""
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def _of_the_data(dataset: Dataset, config: RunConfig, opened: Opened) -> Iterator[str]:
