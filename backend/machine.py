@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from .simd.isa import ISAS, Isa
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
+_CACHE_KEYS: Final = {"1": "l1d_bytes", "2": "l2_bytes", "3": "l3_bytes"}
 _FALLBACK_CACHES: Final = {"l1d_bytes": 32 << 10, "l2_bytes": 512 << 10, "l3_bytes": 4 << 20}
 
 
@@ -92,11 +94,15 @@ def _cpu() -> tuple[str, frozenset[str]]:
 def _caches() -> tuple[dict[str, int], str]:
     found: dict[str, int] = {}
     for index in sorted(_CACHES.glob("index*")) if _CACHES.is_dir() else []:
-        level, kind = (index / "level").read_text().strip(), (index / "type").read_text().strip()
-        if kind != "Instruction" and level in "123":
-            size = (index / "size").read_text().strip()
-            key = {"1": "l1d_bytes", "2": "l2_bytes", "3": "l3_bytes"}[level]
-            found[key] = int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
+        level, kind, size = (_word(index / name) for name in ("level", "type", "size"))
+        stated = re.fullmatch(r"(\d+)([KMG]?)", size)
+        if kind != "Instruction" and level in _CACHE_KEYS and stated:
+            found[_CACHE_KEYS[level]] = int(stated[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[stated[2]]
     missing = [key for key in _FALLBACK_CACHES if key not in found]
     source = str(_CACHES) + (f"; assumed: {', '.join(missing)}" if missing else "")
     return {**_FALLBACK_CACHES, **found}, source
+
+
+def _word(path: Path) -> str:
+    """What a file of the system says; nothing where there is no such file, as in some virtual machines."""
+    return path.read_text().strip() if path.exists() else ""
