@@ -1,0 +1,113 @@
+"""The disk cache of compiled kernels: named by the sources, used by the next process, never silently elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import backend
+
+_PACKAGE = Path(backend.__file__).parent
+
+
+def run_copy(folder: Path, body: str, **environment: str) -> str:
+    """What a script prints that imports the copy of the package in `folder`."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(body)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(folder), **environment},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder with a copy of the package that a test may change."""
+    shutil.copytree(_PACKAGE, tmp_path / "backend", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def cache_dir(folder: Path, **environment: str) -> Path:
+    return Path(run_copy(folder, "from backend.kernels.jit import CACHE_DIR; print(CACHE_DIR)", **environment))
+
+
+def append(path: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with (folder / "backend" / path).open("a") as file:
+            file.write("\n# changed\n")
+
+    return change
+
+
+def add_kernel(folder: Path) -> None:
+    (folder / "backend" / "kernels" / "another.py").write_text("")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [append("kernels/rows.py"), append("simd/vector.py"), append("plan/executor.py"), add_kernel],
+    ids=["kernel", "vector-operation", "executor", "new-kernel"],
+)
+def test_a_changed_source_changes_the_folder(change: Callable[[Path], None], copy: Path) -> None:
+    """Numba itself looks at the file of the function that it loads, not at its callees'."""
+    before = cache_dir(copy)
+    change(copy)
+    after = cache_dir(copy)
+    assert after != before and after.parent == before.parent
+
+
+def test_what_is_not_compiled_leaves_the_folder_alone(copy: Path) -> None:
+    before = cache_dir(copy)
+    append("reference.py")(copy)
+    append("plan/blocking.py")(copy)
+    assert cache_dir(copy) == before
+
+
+RUN = """
+    import numpy as np
+    from backend.graph.builder import GraphBuilder
+    from backend.graph.ir import Clip, Value
+    from backend.kernels.jit import CACHE_DIR, prepare_cache
+    from backend.machine import detect
+    from backend.plan.planner import make_plan
+    from backend.errors import MachineError
+
+    builder = GraphBuilder(13)
+    builder.values["x"] = Value("x", (-1, 3))
+    builder.emit(Clip("clip", "x", "y", 0.0, 1.0))
+    plan = make_plan(builder.graph("g", ("x",), ("y",)), detect(), 1)
+    try:
+        prepare_cache()
+    except MachineError as error:
+        raise SystemExit(print(error))
+    from backend.kernels.table import KERNELS, kernel_addresses
+    kernel_addresses(detect().isa, plan.kernels)
+    stats = [KERNELS[key.name].stats for key in plan.kernels]
+    print(sum(sum(s.cache_hits.values()) for s in stats), sum(sum(s.cache_misses.values()) for s in stats))
+"""
+
+
+def test_the_next_process_compiles_nothing(copy: Path) -> None:
+    """Three kernels (in, clip, out) are compiled once, then loaded; all that is written lies under the cache folder."""
+    home = {"XDG_CACHE_HOME": str(copy / "cache")}
+    assert run_copy(copy, RUN, **home) == "0 3"
+    assert run_copy(copy, RUN, **home) == "3 0"
+    assert list((copy / "cache").rglob("*.nbc"))
+    assert not list((copy / "backend").rglob("*.nbc"))
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(copy: Path) -> None:
+    """Numba would fall back to the sources' own folder in silence; we say what to set."""
+    blocked = copy / "a file where the folder should be"
+    blocked.write_text("")
+    output = run_copy(copy, RUN, XDG_CACHE_HOME=str(blocked))
+    assert output.startswith(f"compiled kernels cannot be kept in {blocked}")
+    assert output.endswith("set XDG_CACHE_HOME to a folder that can be written to")
