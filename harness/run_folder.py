@@ -7,6 +7,7 @@ run's, is refused. A folder in use is locked by the kernel (flock), so a crashed
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -100,11 +101,12 @@ class RunFolder:
         write_atomically(self.path / RUN_FILE, json.dumps(record, indent=2) + "\n")
 
     def release(self) -> None:
-        """Unlock; if the test never began, remove the folders that `claim` created."""
-        if not self._begun:
-            for folder in self._created:
-                folder.rmdir()
-        os.close(self._lock)
+        """Unlock; if the test never began, remove the folders that `claim` created and nobody has used since."""
+        try:
+            if not self._begun:
+                _remove_empty(self._created)
+        finally:
+            os.close(self._lock)
 
 
 def _lock(folder: Path) -> int:
@@ -117,6 +119,17 @@ def _lock(folder: Path) -> int:
             f"a run is going on in {folder}: wait for it or choose another folder with --output"
         ) from error
     return descriptor
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Innermost first, up to one that something else has come to use, or has removed already."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+            return
 
 
 def _free_sibling(folder: Path) -> Path:

@@ -207,6 +207,16 @@ class TestRunFolder:
         folder.release()
         assert list(tmp_path.iterdir()) == []
 
+    def test_two_abandoned_claims_share_parents(self, tmp_path: Path) -> None:
+        """The first to go leaves what the second is in, without an error, and its own folder free."""
+        first = RunFolder.claim(tmp_path / "runs/SingleStream/performance")
+        second = RunFolder.claim(tmp_path / "runs/Offline/performance")
+        first.release()
+        assert list(tmp_path.rglob("performance")) == [second.path]
+        RunFolder.claim(first.path).release()
+        second.release()
+        assert list(tmp_path.rglob("performance")) == []
+
     def test_a_claim_excludes_others_until_released(self, tmp_path: Path) -> None:
         folder = RunFolder.claim(tmp_path / "run")
         with pytest.raises(BadInputError, match="a run is going on"):
