@@ -7,6 +7,7 @@ been told which ISA to compile for.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class StepProfile:
 class InferenceSession:
     """A model, planned for one ISA and one largest batch, with the memory to run it.
 
-    One thread may run a session at a time; make one session per thread for instances that run side by side.
+    Callers from several threads take turns; for instances that run side by side make one session each.
 
     model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" or "fp32". max_batch: what the plan is
     made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs
@@ -92,8 +93,11 @@ class InferenceSession:
         graph = read_model(model)
         if outputs is not None:
             graph = prune(graph, tuple(outputs))
-        self._plan = make_plan(run_passes(graph), self._machine, max_batch, pixels)
+        graph = run_passes(graph)  # the unfused weights are let go of before the packed ones are made
+        self._plan = make_plan(graph, self._machine, max_batch, pixels)
+        del graph
         self._executor = _Executor(self._plan, self._threads)
+        self._turn = threading.Lock()
 
     @property
     def threads(self) -> int:
@@ -133,9 +137,10 @@ class InferenceSession:
                 raise InputError(f"output {name!r} is not one of {names}; ask for it when the session is created")
         total = len(arrays[0]) if plan.batched else 1
         results = self._empty_outputs(total)
-        for start in range(0, total, plan.max_batch) if plan.batched else (0,):
-            count = min(plan.max_batch, total - start)
-            self._executor.run([a[start:] for a in arrays], [r[start:] for r in results], count, raw)
+        with self._turn:
+            for start in range(0, total, plan.max_batch) if plan.batched else (0,):
+                count = min(plan.max_batch, total - start)
+                self._executor.run([a[start:] for a in arrays], [r[start:] for r in results], count, raw)
         if output_names is None:
             return results
         by_name = dict(zip(names, results, strict=True))
@@ -161,7 +166,8 @@ class InferenceSession:
         count = len(arrays[0]) if self._plan.batched else 1
         if count > self._plan.max_batch:
             raise InputError(f"profile takes at most max_batch={self._plan.max_batch} images, not {count}")
-        seconds = self._executor.time_steps(arrays, self._empty_outputs(count), count, raw, rounds)
+        with self._turn:
+            seconds = self._executor.time_steps(arrays, self._empty_outputs(count), count, raw, rounds)
         totals = [0.0] * len(self._plan.infos)
         for index, taken in zip(self._plan.info_of_step, seconds, strict=True):
             totals[index] += taken
@@ -204,12 +210,12 @@ class _Executor:
 
     def __init__(self, plan: Plan, threads: int) -> None:
         from .kernels.table import kernel_addresses
-        from .kernels.team import open_team, pin_team
+        from .kernels.team import open_team, pin_team, size_team
         from .plan import executor
 
         if threads > 1:
             open_team(threads)
-        self._pin_team = pin_team
+        self._pin_team, self._size_team = pin_team, size_team
 
         self._plan = plan
         self._threads = threads
@@ -252,6 +258,7 @@ class _Executor:
         if self._threads == 1:
             self._run_serial(*self._fixed, steps, first, last, count)
         else:
+            self._size_team(self._threads)
             self._run_parallel(*self._fixed, steps, first, last, count, self._counters, self._threads)
 
 

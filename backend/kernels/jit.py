@@ -86,6 +86,8 @@ def target_isa(isa: Isa, best: Isa) -> None:
         wanted_cpu, wanted_features = None, None
     else:
         wanted_cpu, wanted_features = isa.llvm_cpu, ""
+    # A private name of Numba's: the target of a process is fixed once this attribute exists. Numba has no public way
+    # to ask. tests/backend/test_isa.py fails if it is renamed, because a second ISA is then no longer refused.
     if "_toplevel_target_context" not in vars(cpu_target):
         numba.config.CPU_NAME, numba.config.CPU_FEATURES = wanted_cpu, wanted_features
     target = (numba.config.CPU_NAME, numba.config.CPU_FEATURES)

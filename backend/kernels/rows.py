@@ -34,7 +34,8 @@ def unit_rows(step: Any, images: int, unit: int) -> tuple[int, int]:
 def depthwise(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """y[oh, ow, c] = clip(bias[c] + sum over r, s of x[oh, ow window, c] * w[r, s, c], low, high).
+    """y[oh, ow, c] = clip(bias[c] + sum over r, s of x[oh, ow window, c] * w[r, s, c] + b[oh, ow, c], low, high),
+    b only if has_b.
 
     Weights are packed [channel vector][r][s][lanes], the bias [channel vector][lanes]. Sums run in ascending
     (r, s) from the bias. The halo of x holds the padding. Four output pixels at a time share each weight
@@ -50,12 +51,14 @@ def depthwise(
         step.stride_w * step.x_pixel,
         step.y_pixel,
     )
+    has_b, db = step.has_b != 0, step.b_pixel
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
         x_row -= step.pad_left * step.x_pixel
         y_row = step.y + image * step.y_image + oh * step.y_row
+        b_row = step.b + image * step.b_image + oh * step.b_row
         for ow in range(0, out_w - 3, 4):
             for c in range(0, out_c, lanes):
                 start = load(isa, weights, bias + c)
@@ -74,6 +77,12 @@ def depthwise(
                         a3 = fma(isa, load(isa, arena, x + 3 * dx), tap, a3)
                         x += ds
                         w += lanes
+                if has_b:
+                    b = b_row + ow * db + c
+                    a0 = add(a0, load(isa, arena, b))
+                    a1 = add(a1, load(isa, arena, b + db))
+                    a2 = add(a2, load(isa, arena, b + 2 * db))
+                    a3 = add(a3, load(isa, arena, b + 3 * db))
                 y = y_row + ow * dy + c
                 store(arena, y, clip(a0, low, high))
                 store(arena, y + dy, clip(a1, low, high))
@@ -89,6 +98,8 @@ def depthwise(
                         a0 = fma(isa, load(isa, arena, x), load(isa, weights, w), a0)
                         x += ds
                         w += lanes
+                if has_b:
+                    a0 = add(a0, load(isa, arena, b_row + ow * db + c))
                 store(arena, y_row + ow * dy + c, clip(a0, low, high))
     zero_halo(arena, step, begin * out_w, end * out_w)
 

@@ -48,6 +48,12 @@ class KernelKey:
         return self.name if self.tile is None else f"{self.name}_{self.tile}"
 
 
+PATCH_OUT: Final = 4
+"""Output pixels of a Winograd patch per axis."""
+
+PATCH_POINTS: Final = 36
+"""Points of a Winograd patch: (4 + 3 - 1) squared."""
+
 GEMM_UNITS, PATCH_UNITS, ROW_UNITS, IMAGE_UNITS = range(4)
 
 

@@ -79,6 +79,14 @@ def open_team(threads: int) -> list[int]:
     return [int(tid) for tid in tids]
 
 
+def size_team(threads: int) -> None:
+    """Makes the calling thread's next parallel region one of `threads`.
+
+    Numba keeps that number per Python thread, and any library may change it: it is set before every inference.
+    """
+    numba.set_num_threads(threads)
+
+
 def pin_team(threads: int, cpus: Sequence[int]) -> list[set[int]]:
     """Binds each member to one CPU; the masks read back from the system, in the members' order.
 

@@ -13,7 +13,7 @@ Weights are packed [point][panel][depth][NR * lanes]. The picture's height and w
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from llvmlite import ir
 from numba.core import types
@@ -33,10 +33,7 @@ from ..simd.vector import (
 from .gemm_tile import gemm_tile
 from .halo import zero_halo
 from .jit import jit
-
-POINTS: Final = 36
-OUT: Final = 4
-"""Output pixels of a patch per axis."""
+from .step import PATCH_OUT, PATCH_POINTS
 
 
 class _Lines:
@@ -125,7 +122,7 @@ def _transform_output(
             return builder.gep(pointer, [builder.add(builder.mul(row, I64(i)), builder.mul(pixel, I64(j)))])
 
         columns = [lines.output([point(i, j) for i in range(6)]) for j in range(6)]
-        rows = [lines.output([columns[j][i] for j in range(6)]) for i in range(OUT)]
+        rows = [lines.output([columns[j][i] for j in range(6)]) for i in range(PATCH_OUT)]
         rows = [[builder.fadd(vector, bias_vector) for vector in row] for row in rows]
 
         def write(residual: bool) -> None:
@@ -151,7 +148,7 @@ def _transform_output(
 @jit
 def winograd_units(step: Any, images: int) -> int:
     """Units of a step for so many images."""
-    patches = images * (step.out_h // OUT) * (step.out_w // OUT)
+    patches = images * (step.out_h // PATCH_OUT) * (step.out_w // PATCH_OUT)
     return (patches + step.mc - 1) // step.mc
 
 
@@ -161,7 +158,7 @@ def conv_winograd(
 ) -> None:  # fmt: skip
     """One unit: mc patches, counted over all images in N, row, column order."""
     lanes, mr, width = lanes_of(tile), mr_of(tile), width_of(tile)
-    patch_rows, patch_columns = step.out_h // OUT, step.out_w // OUT
+    patch_rows, patch_columns = step.out_h // PATCH_OUT, step.out_w // PATCH_OUT
     per_image = patch_rows * patch_columns
     begin = unit * step.mc
     count = min(step.mc, images * per_image - begin)
@@ -169,18 +166,18 @@ def conv_winograd(
     in_c, out_c, depth = step.in_c, step.out_c, step.depth
     u = step.scratch + worker * step.scratch_size
     u_point, m_point = rounded * in_c, rounded * out_c
-    m = u + POINTS * u_point
+    m = u + PATCH_POINTS * u_point
     x_row, x_pixel, y_row, y_pixel = step.x_row, step.x_pixel, step.y_row, step.y_pixel
     b_row, b_pixel, has_b, low, high = step.b_row, step.b_pixel, step.has_b, step.low, step.high
 
     for patch in range(count):
         image, place = divmod(begin + patch, per_image)
         i, j = divmod(place, patch_columns)
-        x = step.x + image * step.x_image + i * OUT * x_row + j * OUT * x_pixel
+        x = step.x + image * step.x_image + i * PATCH_OUT * x_row + j * PATCH_OUT * x_pixel
         for c in range(0, in_c, lanes):
             _transform_input(tile, arena, x + c, x_row, x_pixel, u + patch * in_c + c, u_point)
     w = step.weight
-    for point in range(POINTS):
+    for point in range(PATCH_POINTS):
         for panel in range(step.panels):
             for row in range(0, count, mr):
                 gemm_tile(
@@ -193,13 +190,13 @@ def conv_winograd(
     for patch in range(count):
         image, place = divmod(begin + patch, per_image)
         i, j = divmod(place, patch_columns)
-        y = step.y + image * step.y_image + i * OUT * y_row + j * OUT * y_pixel
-        b = step.b + image * step.b_image + i * OUT * b_row + j * OUT * b_pixel
+        y = step.y + image * step.y_image + i * PATCH_OUT * y_row + j * PATCH_OUT * y_pixel
+        b = step.b + image * step.b_image + i * PATCH_OUT * b_row + j * PATCH_OUT * b_pixel
         for c in range(0, out_c, lanes):
             _transform_output(
                 tile, arena, weights, m + patch * out_c + c, m_point, step.bias + c,
                 y + c, y_row, y_pixel, b + c, b_row, b_pixel, has_b, low, high,
             )  # fmt: skip
         if j == 0:
-            first = (image * step.out_h + i * OUT) * step.out_w
-            zero_halo(arena, step, first, first + OUT * step.out_w)
+            first = (image * step.out_h + i * PATCH_OUT) * step.out_w
+            zero_halo(arena, step, first, first + PATCH_OUT * step.out_w)

@@ -11,7 +11,7 @@ from typing import Final
 from ..machine import Machine
 from ..simd.isa import Isa, Tile
 
-_FMA_PER_CYCLE: Final = 2
+FMA_PER_CYCLE: Final = 2
 _LOADS_PER_CYCLE: Final = 2
 _FMA_LATENCY_CYCLES: Final = 4
 _TILE_OVERHEAD_CYCLES: Final = 30
@@ -42,7 +42,7 @@ class Blocks:
 def tile_cycles(tile: Tile, depth: int) -> float:
     """Estimated cycles of one tile over a depth: bound by multiply-adds, by loads, or by the latency of one chain."""
     per_step = max(
-        tile.mr * tile.nr / _FMA_PER_CYCLE,
+        tile.mr * tile.nr / FMA_PER_CYCLE,
         (tile.mr + tile.nr) / _LOADS_PER_CYCLE,
         _FMA_LATENCY_CYCLES,
     )

@@ -3,8 +3,8 @@
 The executor decides nothing: a step's kernel (an address) and its blocks are numbers in its record. With several
 threads there is one parallel region per inference, and every participant walks through all steps. A step's units
 are divided evenly; whoever has finished its share takes from the others', and goes on when all units are done. So a
-participant that the system keeps from running holds up the others by one unit at most, and one that never starts
-holds up nobody. Which participant computes a unit never changes its result.
+participant that the system keeps from running holds up a step by one unit at most. (The end of the region waits for
+all threads of the team, as OpenMP does.) Which participant computes a unit never changes its result.
 """
 
 from __future__ import annotations
@@ -94,13 +94,20 @@ def _participate(
                 yield_cpu()
 
 
+@jit
+def _clear_counters(counters: Any, begin: int, end: int) -> None:
+    """In a function of its own: in `run_parallel`, Numba would make it a parallel region too."""
+    for i in range(begin, end):
+        counters[i] = 0
+
+
 @jit_parallel
 def run_parallel(
     isa: Any, kernels: Any, arena: Any, weights: Any, tables: Any, io: Any, steps: Any, first: int, last: int,
     batch: int, counters: Any, threads: int,
 ) -> None:  # fmt: skip
     """Steps [first, last) for `batch` images, by a team of `threads`."""
-    counters[:] = 0
+    _clear_counters(counters, first * (threads + 1) * COUNTER_PITCH, last * (threads + 1) * COUNTER_PITCH)
     for me in numba.prange(threads):
         _participate(
             isa, kernels, arena, weights, tables, io, steps, first, last, batch, counters, threads, me

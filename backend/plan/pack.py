@@ -7,10 +7,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ModelError
+
 ALIGN_BYTES: Final = 64
 _ALIGN: Final = ALIGN_BYTES // 4
 _PREFETCH_SLACK: Final = 1 << 16
-"""Elements behind the last weights, so that prefetching past the end stays inside the buffer."""
+"""Elements behind the last weights, so that prefetching past the end touches nothing else (it could do no harm)."""
 
 F32Array = npt.NDArray[np.float32]
 I32Array = npt.NDArray[np.int32]
@@ -56,10 +58,12 @@ class Buffers:
     def add_table(self, entries: npt.NDArray[np.int64]) -> int:
         """Returns where these entries stand in the tables, appending them if they do not stand there yet.
 
-        Raises: OverflowError if an entry needs more than 32 bits (a batch of more than 8 GiB of activations).
+        Raises: ModelError if an entry needs more than 32 bits (a picture of more than 8 GiB).
         """
         if entries.size and int(np.abs(entries).max()) > np.iinfo(np.int32).max:
-            raise OverflowError(f"offset {int(np.abs(entries).max())} does not fit 32 bits: use a smaller max_batch")
+            raise ModelError(
+                f"a picture inside the model is too large: offset {int(np.abs(entries).max())} does not fit 32 bits"
+            )
         table = entries.astype(np.int32)
         key = table.tobytes()
         if key not in self._table_offsets:
@@ -69,10 +73,13 @@ class Buffers:
         return self._table_offsets[key]
 
     def weights(self) -> F32Array:
-        """All weights in one aligned buffer."""
+        """All weights in one aligned buffer; to be called once, at the end."""
         buffer = aligned_zeros(self._weights_size + _PREFETCH_SLACK)
-        if self._weights:
-            buffer[: self._weights_size] = np.concatenate(self._weights)
+        offset = 0
+        for array in self._weights:
+            buffer[offset : offset + array.size] = array
+            offset += array.size
+            array.resize(0, refcheck=False)  # its memory is let go of at once: the peak is one copy of the weights
         return buffer
 
     def tables(self) -> I32Array:

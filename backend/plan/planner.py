@@ -1,4 +1,4 @@
-"""Graph -> plan: where every value lives, one or more steps per op (lower.py), then offsets filled in.
+"""Graph -> plan: where every value lives, one or more steps per op (lower/), then offsets filled in.
 
 Early layers of a network have large pictures and small weights, late ones the reverse. So a plan has up to two
 segments (segments.py): the first runs few images at a time, its values sharing memory that stays in cache; the

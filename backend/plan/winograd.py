@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.ir import Conv, Shape
+from ..kernels.step import PATCH_OUT, PATCH_POINTS
 from ..machine import Machine
 from ..simd.isa import Isa, Tile
+from .blocking import FMA_PER_CYCLE, tile_cycles
 from .layout import Layout
 from .pack import F32Array
 
@@ -25,13 +27,11 @@ _G: Final = np.array(
 )
 """Lavin and Gray 2016, section 4.3; kernels/winograd.py has the matching B and A."""
 
-_POINTS: Final = 36
 _TRANSFORM_VECTOR_OPS: Final = 200
 """Vector instructions of an input or output transform of one patch and one vector of channels: loads and stores of
 36 points, 6 + 6 lines of about 12 operations."""
 
 _INSTRUCTIONS_PER_CYCLE: Final = 2
-_FMA_PER_CYCLE: Final = 2
 _BYTES_PER_CYCLE: Final = 6
 """Rate at which weights arrive from L3 or memory."""
 
@@ -41,7 +41,7 @@ def transform_weights(weight: F32Array) -> F32Array:
     transformed: npt.NDArray[np.float64] = np.einsum(
         "ir,ocrs,js->ijco", _G, weight.astype(np.float64), _G, optimize=True
     )
-    return np.asarray(transformed.reshape(_POINTS, weight.shape[1], weight.shape[0]), np.float32)
+    return np.asarray(transformed.reshape(PATCH_POINTS, weight.shape[1], weight.shape[0]), np.float32)
 
 
 def fits(op: Conv, weight: Shape, output: Layout) -> bool:
@@ -50,8 +50,8 @@ def fits(op: Conv, weight: Shape, output: Layout) -> bool:
         weight[2:] == (3, 3)
         and op.strides == op.dilations == (1, 1)
         and op.group == 1
-        and output.h % 4 == 0
-        and output.w % 4 == 0
+        and output.h % PATCH_OUT == 0
+        and output.w % PATCH_OUT == 0
     )
 
 
@@ -61,31 +61,29 @@ def pays(machine: Machine, in_c: int, out_c: int, pixels: int) -> bool:
     Multiply-adds at full rate for both; the transforms' instructions and the 4 times larger weights are the price.
     """
     lanes = machine.isa.lanes
-    direct = pixels * in_c * out_c * 9 / lanes / _FMA_PER_CYCLE
+    direct = pixels * in_c * out_c * 9 / lanes / FMA_PER_CYCLE
     weights_bytes = in_c * out_c * 4
     direct += 9 * weights_bytes / _BYTES_PER_CYCLE
-    patches = pixels / 16
-    winograd = patches * _POINTS * in_c * out_c / lanes / _FMA_PER_CYCLE
+    patches = pixels / PATCH_OUT**2
+    winograd = patches * PATCH_POINTS * in_c * out_c / lanes / FMA_PER_CYCLE
     winograd += patches * (in_c + out_c) / lanes * _TRANSFORM_VECTOR_OPS / _INSTRUCTIONS_PER_CYCLE
-    winograd += _POINTS * weights_bytes / _BYTES_PER_CYCLE
+    winograd += PATCH_POINTS * weights_bytes / _BYTES_PER_CYCLE
     return winograd < direct
 
 
 def choose_patches(machine: Machine, in_c: int, out_c: int, patches: int) -> int:
     """Patches per unit: as many as keep U and M in L2, and the units of a picture equally full."""
-    bytes_per_patch = _POINTS * (in_c + out_c) * 4
+    bytes_per_patch = PATCH_POINTS * (in_c + out_c) * 4
     limit = max(1, machine.l2_bytes // bytes_per_patch)
     units = -(-patches // limit)
     return -(-patches // units)
 
 
-def choose_tile(isa: Isa, patches: int, vectors: int) -> tuple[int, Tile]:
-    """(index, tile) that wastes least: NR divides the vectors of output channels, MR the patches, nearly."""
-
-    def cycles(entry: tuple[int, Tile]) -> float:
-        tile = entry[1]
-        tiles = -(-patches // tile.mr) * -(-vectors // tile.nr)
-        return tiles * max(tile.mr * tile.nr / 2, (tile.mr + tile.nr) / 2, 4) + tiles * 2
-
-    divides = [entry for entry in enumerate(isa.tiles) if vectors % entry[1].nr == 0]
-    return min(divides or list(enumerate(isa.tiles)), key=cycles)
+def choose_tile(isa: Isa, patches: int, vectors: int, depth: int) -> Tile | None:
+    """The cheapest tile by `tile_cycles` whose NR divides the vectors of output channels; None if none does."""
+    divides = [tile for tile in isa.tiles if vectors % tile.nr == 0]
+    return min(
+        divides,
+        key=lambda tile: -(-patches // tile.mr) * (vectors // tile.nr) * tile_cycles(tile, depth),
+        default=None,
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...graph.ir import ABSENT, Conv, Dense, Epilogue, Op
-from ...kernels.step import KernelKey
+from ...kernels.step import PATCH_OUT, PATCH_POINTS, KernelKey
 from .. import winograd
 from ..blocking import choose_blocks, choose_tiles
 from ..layout import Layout
@@ -35,20 +35,14 @@ def channels_reached(planning: Planning, op: Op) -> int:
 
 
 def lower_conv(planning: Planning, op: Conv) -> None:
-    """Depthwise, or implicit GEMM for every group."""
-    if is_depthwise(planning, op) and op.epilogue.residual == ABSENT:
-        lower_depthwise(planning, op)
+    """Depthwise, Winograd, or implicit GEMM for every group."""
+    if is_depthwise(planning, op):
+        _lower_depthwise(planning, op)
         return
     x, y = planning.layout(op.x), planning.layout(op.output)
     weight = planning.array(op.weight)
     out_c, depth_c, kernel_h, kernel_w = weight.shape
-    channels_fit = x.channels_stored % planning.machine.isa.lanes == 0
-    if (
-        channels_fit
-        and winograd.fits(op, weight.shape, y)
-        and winograd.pays(planning.machine, depth_c, out_c, y.h * y.w)
-    ):
-        lower_winograd(planning, op)
+    if _lower_winograd(planning, op):
         return
     contiguous = op.group == 1 and op.dilations[1] == 1 and x.channels_stored == x.c
     rows = [r * op.dilations[0] * x.row for r in range(kernel_h)]
@@ -185,14 +179,22 @@ def _row_table(
     return np.concatenate([rows.ravel(), np.repeat(rows.ravel()[-1:], repeat)])
 
 
-def lower_winograd(planning: Planning, op: Conv) -> None:
+def _lower_winograd(planning: Planning, op: Conv) -> bool:
+    """Whether the convolution was lowered to Winograd's form: where it fits and is estimated to pay."""
     isa, buffers = planning.machine.isa, planning.buffers
     x, y = planning.layout(op.x), planning.layout(op.output)
     weight = planning.array(op.weight)
     out_c, depth = weight.shape[:2]
+    whole_vectors = x.channels_stored % isa.lanes == 0
+    if not (whole_vectors and winograd.fits(op, weight.shape, y)):
+        return False
+    if not winograd.pays(planning.machine, depth, out_c, y.h * y.w):
+        return False
     vectors = -(-out_c // isa.lanes)
-    patches = winograd.choose_patches(planning.machine, x.channels_stored, y.channels_stored, y.h * y.w // 16)
-    _, tile = winograd.choose_tile(isa, patches, vectors)
+    patches = winograd.choose_patches(planning.machine, x.channels_stored, y.channels_stored, y.h * y.w // PATCH_OUT**2)
+    tile = winograd.choose_tile(isa, patches, vectors, depth)
+    if tile is None:
+        return False
     width = tile.nr * isa.lanes
     panels = -(-vectors // tile.nr)
     packed = pack_panels(winograd.transform_weights(weight), 0, panels, width).transpose(1, 0, 2, 3)
@@ -205,11 +207,8 @@ def lower_winograd(planning: Planning, op: Conv) -> None:
         "x": (op.x, x.inside - op.pads[0] * x.row - op.pads[1] * x.pixel),
         "y": (op.output, y.inside),
     }
-    strides = {**strides_x(x), **strides_y(y)}
     if op.epilogue.residual != ABSENT:
-        b = planning.layout(op.epilogue.residual)
-        places["b"] = (op.epilogue.residual, b.inside)
-        strides |= {"b_image": b.image, "b_row": b.row, "b_pixel": b.pixel, "has_b": 1}
+        places |= _residual_fields(planning, op.epilogue.residual)
     planning.step(
         KernelKey("conv_winograd", tile),
         op.name,
@@ -230,16 +229,23 @@ def lower_winograd(planning: Planning, op: Conv) -> None:
         weight=buffers.add_weights(packed),
         bias=buffers.add_weights(bias),
         zeros=buffers.add_weights(np.zeros(width, np.float32)),
-        scratch_size=planning.need_scratch(36 * rounded * (x.channels_stored + panels * width)),
+        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (x.channels_stored + panels * width)),
         low=op.epilogue.low,
         high=op.epilogue.high,
         **halo_fields(y),
-        **strides,
+        **strides_x(x),
+        **strides_y(y),
         **places,
     )
+    return True
 
 
-def lower_depthwise(planning: Planning, op: Conv) -> None:
+def _residual_fields(planning: Planning, name: str) -> dict[str, Any]:
+    b = planning.layout(name)
+    return {"b": (name, b.inside), "b_image": b.image, "b_row": b.row, "b_pixel": b.pixel, "has_b": 1}
+
+
+def _lower_depthwise(planning: Planning, op: Conv) -> None:
     x, y = planning.layout(op.x), planning.layout(op.output)
     weight = planning.array(op.weight)
     channels, _, kernel_h, kernel_w = weight.shape
@@ -250,16 +256,18 @@ def lower_depthwise(planning: Planning, op: Conv) -> None:
     bias = np.zeros(vectors * lanes, np.float32)
     if op.bias != ABSENT:
         bias[:channels] = planning.array(op.bias)
+    places: dict[str, Any] = {"x": (op.x, x.inside), "y": (op.output, y.inside)}
+    if op.epilogue.residual != ABSENT:
+        places |= _residual_fields(planning, op.epilogue.residual)
     planning.step(
         KernelKey("depthwise"),
         op.name,
         macs=y.images * y.h * y.w * channels * kernel_h * kernel_w,
         weight_bytes=packed.nbytes,
-        x=(op.x, x.inside),
-        y=(op.output, y.inside),
         weight=planning.buffers.add_weights(packed),
         bias=planning.buffers.add_weights(bias),
         low=op.epilogue.low,
         high=op.epilogue.high,
         **window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2]),
+        **places,
     )

@@ -10,8 +10,8 @@ import numpy as np
 from ...graph.ir import BATCH, Shape
 from ..layout import Layout
 
-ROW_UNIT_VECTORS: Final = 1 << 13
-"""Vector operations that a unit of a row-wise kernel should hold: some microseconds."""
+ROW_UNIT_ELEMENTS: Final = 1 << 15
+"""Elements, times taps, that a unit of a row-wise kernel should work through: some microseconds."""
 
 
 def strides_y(layout: Layout) -> dict[str, int]:
@@ -35,7 +35,7 @@ def window_fields(
     dilations: tuple[int, int],
     pads: tuple[int, ...],
 ) -> dict[str, int]:
-    vectors_per_row = y.w * y.channels_stored // 4 * kernel[0] * kernel[1]
+    per_row = y.w * y.channels_stored * kernel[0] * kernel[1]
     return {
         "images": y.images,
         **strides_x(x),
@@ -54,7 +54,7 @@ def window_fields(
         "dilation_w": dilations[1],
         "pad_top": pads[0],
         "pad_left": pads[1],
-        "rows": max(1, ROW_UNIT_VECTORS * 4 // max(1, vectors_per_row)),
+        "rows": max(1, ROW_UNIT_ELEMENTS // max(1, per_row)),
     }
 
 

@@ -7,11 +7,11 @@ from ...kernels.step import KernelKey
 from ...pixels import PixelInput
 from ..layout import Layout
 from ..planning import Draft, Planning
-from .fields import ROW_UNIT_VECTORS, halo_fields, loop_fields, row_major_strides
+from .fields import ROW_UNIT_ELEMENTS, halo_fields, loop_fields, row_major_strides
 
 
 def _import_rows(y: Layout) -> int:
-    return max(1, ROW_UNIT_VECTORS // (y.w * y.c))
+    return max(1, ROW_UNIT_ELEMENTS // (y.w * y.c))
 
 
 def lower_import(planning: Planning, name: str, io: int) -> None:
