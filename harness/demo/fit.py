@@ -19,7 +19,8 @@ import numpy.typing as npt
 import onnx
 from numpy.lib.stride_tricks import sliding_window_view
 
-from backend import InferenceSession, PixelInput
+from backend import InferenceSession, PixelInput, detect
+from backend.kernels.jit import target_isa
 from preprocessing import IMAGENET
 from preprocessing.imagenet import preprocess_bytes
 
@@ -75,8 +76,11 @@ def fit_model(
     """Make the demo model of a seed.
 
     fitting_count, held_out_count: images of the two splits; multiples of len(CLASSES) keep the classes balanced.
-    isa: what the engine computes features with (as in `InferenceSession`).
+    isa: what the engine computes features with (as in `InferenceSession`). Raises: MachineError for one that is not
+    here, or if this process already compiles for another.
     """
+    machine = detect(isa)
+    target_isa(machine.isa, machine.best_isa)  # now: the first image resized would fix the best one for the process
     progress.phase("demo model: measuring BatchNormalization statistics")
     pictures = preprocessed(seed, Split.FITTING, fitting_count)
     statistics = calibrate(seed, pictures[: len(CLASSES)])

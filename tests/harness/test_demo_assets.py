@@ -39,6 +39,7 @@ def in_other_process(code: str, **environment: str) -> subprocess.Popen[str]:
         cwd=REPOSITORY,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -135,3 +136,18 @@ def test_same_model_bytes_with_another_number_of_threads(tmp_path: Path) -> None
     assert there.name == here.name == f"model-{here.name.removeprefix('model-')}"
     assert contents(there) == contents(here)
     assert record["isa"] in (here / assets.RECORD_NAME).read_text()
+
+
+def test_another_isa_is_chosen_before_anything_is_compiled(tmp_path: Path) -> None:
+    """With a cold cache, images are resized, by compiled code, before the engine opens. Ends when that has opened."""
+    process = in_other_process(
+        "from harness.demo import fit\n"
+        "from harness.progress import Quiet\n"
+        "class UntilOpen(Quiet):\n"
+        "    def phase(self, text):\n"
+        "        if 'computing features' in text: raise SystemExit(text)\n"
+        "fit.fit_model(1, 1, 1, UntilOpen(), isa='generic')",
+        XDG_CACHE_HOME=str(tmp_path),
+    )
+    _, complaint = process.communicate(timeout=120)
+    assert complaint.strip() == "demo model: computing features of 1 images"
