@@ -6,10 +6,14 @@ What `load` does is untimed, so samples are brought into the form the backend wa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+
+_NOTHING: Final[npt.NDArray[Any]] = np.empty((0,), np.uint8)
+"""In place of samples that are not loaded; an empty view of them would keep them all in RAM."""
 
 
 class SampleLibrary:
@@ -24,7 +28,7 @@ class SampleLibrary:
         self._images = images
         self._prepare = prepare
         self._slot_of: dict[int, int] = {}
-        self._samples: npt.NDArray[Any] = np.empty((0,), np.uint8)
+        self._samples = _NOTHING
 
     def load(self, indices: Sequence[int]) -> None:
         """Load samples in this order; an index that occurs twice is loaded once."""
@@ -35,7 +39,7 @@ class SampleLibrary:
     def unload(self, _indices: Sequence[int]) -> None:
         """Forget all samples: LoadGen unloads whole sets only."""
         self._slot_of = {}
-        self._samples = self._samples[:0]
+        self._samples = _NOTHING
 
     def gather(self, indices: Sequence[int]) -> npt.NDArray[Any]:
         """The samples of a batch: a view if they lie side by side, which in Offline is the rule, else a copy."""

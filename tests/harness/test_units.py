@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,20 @@ class TestSampleLibrary:
         library.unload([7, 3, 4, 9, 7])
         with pytest.raises(KeyError):
             library.gather([3])
+
+    def test_unloaded_samples_leave_ram(self) -> None:
+        loaded: list[weakref.ref[npt.NDArray[np.uint8]]] = []
+
+        def prepare(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+            samples = images * 2
+            loaded.append(weakref.ref(samples))
+            return samples
+
+        library = SampleLibrary(self.IMAGES, prepare)
+        library.load([1, 2])
+        assert loaded[0]() is not None
+        library.unload([1, 2])
+        assert loaded[0]() is None
 
 
 class Recorder:
