@@ -5,6 +5,7 @@ What `load` does is untimed, so samples are brought into the form the backend wa
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,10 @@ import numpy.typing as npt
 
 _NOTHING: Final[npt.NDArray[Any]] = np.empty((0,), np.uint8)
 """In place of samples that are not loaded; an empty view of them would keep them all in RAM."""
+
+
+_IMAGES_AT_A_TIME: Final = 64
+"""Copied out of the store before its pages are let go of again: some 10 MB at the usual size."""
 
 
 class SampleLibrary:
@@ -33,7 +38,7 @@ class SampleLibrary:
     def load(self, indices: Sequence[int]) -> None:
         """Load samples in this order; an index that occurs twice is loaded once."""
         unique = list(dict.fromkeys(indices))
-        self._samples = self._prepare(self._images[np.asarray(unique, np.int64)])
+        self._samples = self._prepare(_copy(self._images, unique))
         self._slot_of = {index: slot for slot, index in enumerate(unique)}
 
     def unload(self, _indices: Sequence[int]) -> None:
@@ -48,3 +53,15 @@ class SampleLibrary:
         if count == 1 or slots == list(range(first, first + count)):
             return self._samples[first : first + count]
         return np.take(self._samples, slots, axis=0)
+
+
+def _copy(images: npt.NDArray[np.uint8], indices: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Images in this order, in RAM once: pages of a memory-mapped store would count as this process's memory too."""
+    copy = np.empty((len(indices), *images.shape[1:]), np.uint8)
+    mapping: object = images.base
+    for start in range(0, len(indices), _IMAGES_AT_A_TIME):
+        chosen = indices[start : start + _IMAGES_AT_A_TIME]
+        copy[start : start + len(chosen)] = images[np.asarray(chosen, np.int64)]
+        if isinstance(mapping, mmap.mmap):
+            mapping.madvise(mmap.MADV_DONTNEED)
+    return copy

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 
 from harness import estimates, placement, responses
@@ -87,6 +88,19 @@ class TestSampleLibrary:
         library.unload([7, 3, 4, 9, 7])
         with pytest.raises(KeyError):
             library.gather([3])
+
+    def test_a_mapped_store_is_in_ram_only_as_the_copy(self, tmp_path: Path) -> None:
+        """Judged by what the system counts as this process's pages of the file."""
+        shape = (300, 64, 64, 3)
+        pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+        pixels.tofile(tmp_path / "images")
+        images = np.memmap(tmp_path / "images", np.uint8, "r", shape=shape)
+        library = SampleLibrary(images, lambda chosen: chosen)
+        order = np.random.default_rng(2).permutation(300).tolist()
+        library.load(order)
+        (mapping,) = [m for m in psutil.Process().memory_maps() if m.path == str(tmp_path / "images")]
+        assert mapping.rss < pixels.nbytes // 10
+        assert np.array_equal(library.gather(order), pixels[order])
 
     def test_unloaded_samples_leave_ram(self) -> None:
         loaded: list[weakref.ref[npt.NDArray[np.uint8]]] = []
