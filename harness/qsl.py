@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-
 _NOTHING: Final[npt.NDArray[Any]] = np.empty((0,), np.uint8)
 """In place of samples that are not loaded; an empty view of them would keep them all in RAM."""
 
