@@ -28,7 +28,7 @@ def is_depthwise(planning: Planning, op: Conv) -> bool:
 
 def channels_reached(planning: Planning, op: Op) -> int:
     """How many channels of a pixel implicit GEMM touches: whole vectors, also behind the last group's first channel."""
-    if not isinstance(op, Conv):
+    if not isinstance(op, Conv) or is_depthwise(planning, op):
         return 0
     per_group, lanes = planning.value(op.weight).shape[0] // op.group, planning.machine.isa.lanes
     return (op.group - 1) * per_group + -(-per_group // lanes) * lanes
