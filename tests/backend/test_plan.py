@@ -154,6 +154,22 @@ def test_step_costs_are_those_of_the_textbook() -> None:
     assert set(plan.info_of_step) == set(range(len(plan.infos)))
 
 
+def test_pixels_are_as_long_as_their_channels_need() -> None:
+    """Whole vectors and no more; behind the last group of a grouped convolution as far as its vectors reach."""
+    lanes = MACHINE.isa.lanes
+    for channels, group, stored in (
+        (2 * lanes, 1, 2 * lanes),
+        (2 * lanes + 1, 1, 3 * lanes),
+        (2 * lanes, 2 * lanes, 2 * lanes),
+        (2 * lanes, 2, 2 * lanes),
+        (lanes, 2, 2 * lanes),
+    ):
+        net = Net()
+        graph = net.graph(net.conv(net.input(channels, 4, 4), channels, (3, 3), pads=(1, 1, 1, 1), group=group))
+        convolution = plan_graph(graph).steps[-2]
+        assert convolution["y_pixel"] == stored, f"{channels} channels in {group} groups"
+
+
 def test_a_batch_for_fixed_shapes_is_refused() -> None:
     net = Net()
     graph = net.graph(net.clip(net.input(3, batch=4), 0, 1))

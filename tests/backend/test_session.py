@@ -194,6 +194,25 @@ def test_two_sessions_run_at_the_same_time(threads: int) -> None:
     assert answers == [[expected] * 50] * 2
 
 
+def test_callers_from_several_threads_take_turns() -> None:
+    """One session, four Python threads, inputs of their own: everybody gets the answer to what he asked."""
+    session = InferenceSession(PROTO, threads=1, max_batch=2)
+    expected = [session.run(None, {"image": images(count)})[0].tobytes() for count in range(1, 5)]
+    wrong: list[int] = []
+
+    def work(count: int) -> None:
+        for _ in range(100):
+            if session.run(None, {"image": images(count)})[0].tobytes() != expected[count - 1]:
+                wrong.append(count)
+
+    workers = [threading.Thread(target=work, args=(count,)) for count in range(1, 5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
 def test_profile_lists_every_step() -> None:
     """Times are positive, every multiply-add of the model is there, the batch is what was given."""
     session = InferenceSession(PROTO, threads=1, max_batch=3)
