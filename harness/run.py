@@ -71,7 +71,8 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
 def _check_files(config: RunConfig, profile: Profile) -> Path:
     """Refuse what can be seen to be wrong before anything slow begins; returns the user.conf to use."""
     user_conf = (config.user_conf or settings.DEFAULT_USER_CONF).absolute()
-    settings.read_user_conf(user_conf, profile.loadgen_model)
+    user_settings = settings.read_user_conf(user_conf, profile.loadgen_model)
+    settings.check_rate(config, user_settings, user_conf)
     if config.audit_conf is not None and not config.audit_conf.is_file():
         raise BadInputError(f"--audit-conf {config.audit_conf}: no such file")
     if config.model is not None and not config.model.is_file():

@@ -120,6 +120,15 @@ def is_set(settings: tuple[UserSetting, ...], scenario: str, key: str) -> bool:
     return any(setting.key == key and setting.scenario in ("*", scenario) for setting in settings)
 
 
+def check_rate(config: RunConfig, settings: tuple[UserSetting, ...], user_conf: Path) -> None:
+    """Raises: BadInputError for a Server run whose rate nobody gave: LoadGen would take its own, one query a second."""
+    if config.scenario == "Server" and config.target_qps is None and not is_set(settings, "Server", "target_qps"):
+        raise BadInputError(
+            f"Server issues queries at a rate that is yours to choose, and {user_conf} sets none (LoadGen's own, 1 "
+            "query/s, would take 14 hours for 50,000 images): add --qps RATE, or *.Server.target_qps to your --user-conf"
+        )
+
+
 def overrides(config: RunConfig) -> dict[str, int | float]:
     """What the flags change, by LoadGen's attribute names."""
     values: dict[str, int | float] = {}

@@ -34,6 +34,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "too many threads": ((*RUN, "--instances", "1000", "--threads", "2"), "2000 threads"),
     "rate for a stream": ((*RUN, "--scenario", "SingleStream", "--qps", "5"), "--qps"),
     "bound for Offline": ((*RUN, "--scenario", "Offline", "--max-latency", "1"), "--max-latency"),
+    "Server without a rate": ((*RUN, "--scenario", "Server", "--accuracy"), "add --qps RATE"),
+    "Server without a rate in user.conf": (
+        (*RUN, "--scenario", "Server", "--user-conf", "{tmp}/hints.conf"),
+        "hints.conf sets none",
+    ),
     "samples per query elsewhere": ((*RUN, "--scenario", "Server", "--samples-per-query", "8"), "MultiStream"),
     "peak search elsewhere": ((*RUN, "--find-peak-performance", "--scenario", "Offline"), "Server"),
     "peak search without a start": ((*RUN, "--find-peak-performance", "--scenario", "Server"), "--qps"),
@@ -49,6 +54,7 @@ def test_bad_input(name: str, command: Command, dataset: Path, tmp_path: Path) -
     write_model(tmp_path / "other.onnx", (1, 49, 10), 12)
     write_model(tmp_path / "ten.onnx", (3, 224, 224), 10)
     (tmp_path / "user.conf").write_text("# rates\n*.Server.target_qpz = 1\n")
+    (tmp_path / "hints.conf").write_text("*.Offline.target_qps = 30\n")
     taken = tmp_path / "taken/resnet50/Offline/performance/thesis.txt"
     taken.parent.mkdir(parents=True)
     taken.write_text("mine")
