@@ -125,7 +125,7 @@ def check_rate(config: RunConfig, settings: tuple[UserSetting, ...], user_conf: 
     if config.scenario == "Server" and config.target_qps is None and not is_set(settings, "Server", "target_qps"):
         raise BadInputError(
             f"Server issues queries at a rate that is yours to choose, and {user_conf} sets none (LoadGen's own, 1 "
-            "query/s, would take 14 hours for 50,000 images): add --qps RATE, or *.Server.target_qps to your --user-conf"
+            "query/s, would take 14 hours for 50,000 images): add --qps RATE, or *.Server.target_qps to a --user-conf"
         )
 
 
