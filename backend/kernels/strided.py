@@ -192,7 +192,10 @@ def softmax(
 def argmax(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """y <- index of the largest x along the axis, as float32; the first wins a tie, with option 1 the last."""
+    """y <- index of the largest x along the axis, as float32; the first wins a tie, with option 1 the last.
+
+    A NaN is larger than any number, as in NumPy: a broken result must not look like a class.
+    """
     out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, x_axis, length, option = (
         step.out_w,
         step.out_c,
@@ -217,7 +220,10 @@ def argmax(
                         best = 0
                         for i in range(1, length):
                             value, top = arena[x + i * x_axis], arena[x + best * x_axis]
-                            if value > top or (option == 1 and value == top):
+                            value_nan, top_nan = value != value, top != top
+                            larger = value > top or (value_nan and not top_nan)
+                            equal = value == top or (value_nan and top_nan)
+                            if larger or (option == 1 and equal):
                                 best = i
                         arena[y] = best
     _clear_halo(arena, step, begin, end)
