@@ -76,6 +76,17 @@ def test_argmax_of_equal_values() -> None:
         assert run_plan(plan_graph(graph), {"input0": values})[0].tolist() == [expected]
 
 
+@pytest.mark.parametrize("select_last", [False, True])
+def test_argmax_finds_a_nan(select_last: bool) -> None:
+    """NumPy's rule, wherever the NaN stands and however many there are."""
+    net = Net()
+    graph = net.graph(net.argmax(net.input(4), 1, keepdims=False, select_last=select_last))
+    rows = [[place in mask for place in range(4)] for mask in ((0,), (1,), (3,), (1, 2), (0, 3), (0, 1, 2, 3))]
+    values = np.where(rows, np.nan, np.float32([1, 3, np.inf, 2])).astype(np.float32)
+    got = run_plan(plan_graph(graph, len(rows)), {"input0": values})[0]
+    np.testing.assert_array_equal(got, oracle(graph, {"input0": values})[0])
+
+
 OPERANDS: dict[str, Build] = {
     "same": lambda net: net.input(*PICTURE),
     "channel": lambda net: net.constant(columns(3, 1, 1)),
