@@ -66,7 +66,4 @@ def _metric(result: RunResult) -> str:
 
 
 def _problems(result: RunResult) -> list[str]:
-    return [
-        *(f"LoadGen error: {error}" for error in result.errors),
-        *(f"INVALID because: {reason}" for reason in result.invalid_reasons),
-    ]
+    return [f"INVALID because: {reason}" for reason in result.invalid_reasons]

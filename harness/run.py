@@ -24,6 +24,8 @@ from .supervisor import Watch, supervise
 FORMAT: Final = 1
 """Of run.json; raised when a field changes its meaning."""
 
+_NOTHING_AGAINST: Final = "settings and data as the rules ask"
+
 _DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStream": 8, "Offline": 8, "Server": 1}
 """A query's own size for the streams. Server: on a CPU a batch saves little and makes its first sample wait."""
 
@@ -105,9 +107,9 @@ class _Run:
         """Supervise the child; whatever ends the test is written to run.json."""
         try:
             ended = supervise(self._task, self._begin, self._progress)
-            result = read_result(self._folder.path)
+            result = self._read_result()
             self._mark("finished", result=asdict(result), peak_memory_bytes=ended.peak_memory_bytes)
-            scored = self._score(result)
+            scored = self._score()
         except RunInterruptedError as error:
             self._mark("interrupted", error=str(error))
             raise
@@ -126,8 +128,28 @@ class _Run:
             moved_aside=self._moved_aside,
         )
 
-    def _score(self, result: RunResult) -> Accuracy | None:
-        if self._task.config.mode != "accuracy" or result.errors:
+    def _read_result(self) -> RunResult:
+        """What LoadGen says; its verdict is one of the reasons against submission.
+
+        Raises: RunFailedError, after the result was written down, if LoadGen logged an error.
+        """
+        result = read_result(self._folder.path)
+        if result.errors:
+            self._mark("failed", result=asdict(result))
+            more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
+            raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}")
+        if result.valid is False:
+            self._add_reasons("LoadGen's verdict is INVALID")
+        return result
+
+    def _add_reasons(self, *reasons: str) -> None:
+        """Why this run cannot be submitted, in run.json with the next mark."""
+        self._not_submittable += reasons
+        self._record["not_submittable"] = self._not_submittable
+        self._record["submission"] = "not for submission" if self._not_submittable else _NOTHING_AGAINST
+
+    def _score(self) -> Accuracy | None:
+        if self._task.config.mode != "accuracy":
             return None
         try:
             scored = accuracy.score_run(self._folder.path)
@@ -139,18 +161,10 @@ class _Run:
     def _begin(self, opened: Opened) -> Watch:
         """The child is ready: empty the folder, write down everything that is known, say what to expect."""
         config, task = self._task.config, self._task
-        self._not_submittable = (
-            *self._profile.not_submittable,
-            *config.not_submittable,
-            *_of_the_data(task.dataset, config, opened),
-            *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
-        )
         self._moved_aside = self._folder.begin()
         self._record = {
             "format": FORMAT,
             "started_utc": utc_now(),
-            "submission": "not for submission" if self._not_submittable else "settings and data as the rules ask",
-            "not_submittable": self._not_submittable,
             "config": {name: _as_json(value) for name, value in asdict(config).items()},
             "max_batch": task.max_batch,
             "dataset": {"images": task.dataset.sample_count, "store": str(task.dataset.store_path)},
@@ -165,9 +179,16 @@ class _Run:
             "versions": provenance.versions(),
             "machine": provenance.machine(),
         }
+        stray = sum(instance.stray_thread_count for instance in opened.instances)
+        self._add_reasons(
+            *self._profile.not_submittable,
+            *config.not_submittable,
+            *_of_the_data(task.dataset, config, opened),
+            *([f"{stray} threads run outside the cores of their instance"] if stray else []),
+            *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
+        )
         self._mark("running")
         title = f"{config.scenario} {config.mode}"
-        stray = sum(instance.stray_thread_count for instance in opened.instances)
         note = f", {stray} threads NOT on their cores" if stray else ", pinned"
         self._progress.phase(
             f"{title}: {task.placement.instances} instances x {task.placement.threads} threads on CPUs "

@@ -40,3 +40,12 @@ def run_record(folder: Path) -> dict[str, Any]:
     """run.json."""
     record: dict[str, Any] = json.loads((folder / "run.json").read_text())
     return record
+
+
+def write_plugin(folder: Path, name: str, source: str) -> None:
+    """An installed distribution with a backend `name`, as a plugin's author would make one."""
+    (folder / f"{name}_plugin.py").write_text(source)
+    metadata = folder / f"{name}_plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[loadgen_numba.backends]\n{name} = {name}_plugin:open_runner\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness_support import Command, run_record
+from harness_support import Command, run_record, write_plugin
 
 HANG_GUARD_S = 60
 INTERRUPT_LIMIT_S = 2.0
@@ -44,13 +44,9 @@ WARM_UP_CALLS = 5
 """The harness times so many inferences of one image before LoadGen starts."""
 
 
-def write_plugin(folder: Path, calls_that_work: int, wrong: str = "") -> None:
-    """An installed distribution with a backend `broken`, as a plugin's author would make one."""
-    (folder / "broken_plugin.py").write_text(BROKEN_PLUGIN.format(calls_that_work=calls_that_work, wrong=wrong))
-    metadata = folder / "broken_plugin-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[loadgen_numba.backends]\nbroken = broken_plugin:open_runner\n")
+def write_broken_plugin(folder: Path, calls_that_work: int, wrong: str = "") -> None:
+    """A backend `broken`."""
+    write_plugin(folder, "broken", BROKEN_PLUGIN.format(calls_that_work=calls_that_work, wrong=wrong))
 
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
@@ -63,7 +59,7 @@ def test_a_failing_engine_ends_the_run_at_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write_plugin(tmp_path, WARM_UP_CALLS + 3)
+    write_broken_plugin(tmp_path, WARM_UP_CALLS + 3)
     monkeypatch.syspath_prepend(tmp_path)
     flags = ("run", "--backend", "broken", "--dataset-path", dataset, "--scenario", scenario, *mode)
     done = command(*flags, "--instances", 1, "--max-batchsize", 1)
@@ -78,10 +74,29 @@ def test_a_failing_engine_ends_the_run_at_once(
     assert "'failed'" in scored.stderr
 
 
+@pytest.mark.parametrize("mode", [("--accuracy",), ("--time", "0.2")])
+def test_an_error_that_loadgen_logs_fails_the_run(
+    mode: tuple[str, ...], command: Command, dataset: Path, tmp_path: Path
+) -> None:
+    """A real one: two compliance tests at once, which LoadGen logs as an error and then runs all the same."""
+    audit = tmp_path / "audit"
+    audit.write_text("*.*.performance_issue_unique = 1\n*.*.performance_issue_same = 1\n")
+    done = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--scenario", "SingleStream", *mode,
+        "--audit-conf", audit,
+    )  # fmt: skip
+    (folder,) = (tmp_path / "reports/runs/resnet50/SingleStream").iterdir()
+    assert '"is_error": true' in (folder / "mlperf_log_detail.txt").read_text()
+    assert (done.status, done.stdout) == (1, "")
+    assert "error: LoadGen logged an error: error_invalid_test_settings" in done.stderr.splitlines()[-1]
+    assert run_record(folder)["status"] == "failed"
+    assert not (folder / "accuracy.txt").exists()
+
+
 def test_an_answer_of_the_wrong_shape_is_a_failure_and_debug_shows_where(
     command: Command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_plugin(tmp_path, 10**9, wrong="+ 1")
+    write_broken_plugin(tmp_path, 10**9, wrong="+ 1")
     monkeypatch.syspath_prepend(tmp_path)
     flags = ("run", "--backend", "broken", "--dataset-path", dataset, "--scenario", "Offline", "--accuracy", "--debug")
     done = command(*flags)

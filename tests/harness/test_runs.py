@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
-from harness_support import IMAGE_COUNT, Command, official_score, run_record
+from harness_support import IMAGE_COUNT, Command, official_score, run_record, write_plugin
 
 SCENARIOS = ("SingleStream", "MultiStream", "Offline", "Server")
 METRIC_IN_SUMMARY = {
@@ -93,6 +94,52 @@ def test_an_audit_file_that_is_named_is_obeyed_and_said(
         detail(tmp_path / "reports/runs/resnet50/SingleStream/performance")["effective_performance_issue_same"] is True
     )
     assert f"not for submission: audit settings of {audit}" in done.stdout
+
+
+def test_an_invalid_run_is_not_for_submission(command: Command, dataset: Path, tmp_path: Path) -> None:
+    """A bound that nothing can meet: LoadGen's verdict joins the reasons in run.json and on the screen."""
+    done = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Server", "--qps", 500, "--time", 0.2,
+        "--max-latency", 1e-9,
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    record = run_record(tmp_path / "reports/runs/resnet50/Server/performance")
+    assert record["result"]["valid"] is False
+    assert record["submission"] == "not for submission"
+    assert "LoadGen's verdict is INVALID" in record["not_submittable"]
+    assert "not for submission: LoadGen's verdict is INVALID" in done.stdout.splitlines()
+
+
+STRAYING_PLUGIN = """
+import os, threading
+from harness.backends.null import NullRunner
+
+def wander():
+    os.sched_setaffinity(0, {cpus})
+    threading.Event().wait()
+
+def open_runner(request):
+    thread = threading.Thread(target=wander, daemon=True)
+    thread.start()
+    while os.sched_getaffinity(thread.native_id) != {cpus}:
+        pass
+    return NullRunner(request.max_batch)
+"""
+
+
+def test_threads_that_leave_their_cores_keep_a_run_from_submission(
+    command: Command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus = os.sched_getaffinity(0)
+    if len(cpus) < 2:
+        pytest.skip("one CPU: nowhere to stray")
+    write_plugin(tmp_path, "straying", STRAYING_PLUGIN.format(cpus=cpus))
+    monkeypatch.syspath_prepend(tmp_path)
+    done = command("run", "--backend", "straying", "--dataset-path", dataset, "--accuracy", "--threads", 1)
+    assert done.status == 0, done.stderr
+    (instance,) = run_record(tmp_path / "reports/runs/resnet50/SingleStream/accuracy")["instances"]
+    assert (instance["thread_count"], instance["stray_thread_count"]) == (2, 1)
+    assert "not for submission: 1 threads run outside the cores of their instance" in done.stdout.splitlines()
 
 
 def test_several_instances_answer_each_sample_once_and_an_earlier_run_moves_aside(
