@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from .plan.plan import Plan, Port, StepInfo
 from .plan.planner import make_plan
 
 Array = npt.NDArray[Any]
+
+MOST_BATCH: Final = 1024
+"""Largest max_batch: beyond a few dozen images nothing gets faster, and memory grows with it."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class InferenceSession:
     ) -> None:
         if precision not in ("auto", "fp32"):
             raise InputError(f"precision={precision!r}: choose 'auto' or 'fp32'")
-        if max_batch < 1:
-            raise InputError(f"max_batch={max_batch}: at least 1 is needed")
+        if not 1 <= max_batch <= MOST_BATCH:
+            raise InputError(f"max_batch={max_batch}: choose 1 to {MOST_BATCH}; `run` takes any number of images")
         if machine is not None and isa not in (None, machine.isa.name):
             raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
         self._machine = machine if machine is not None else detect(isa)

@@ -110,7 +110,8 @@ def _gemm_steps(
     tap_count, depth, channels = by_tap.shape
     pixels = y_layout.h * y_layout.w
     images = planning.images(y_layout)
-    group_images = max(d for d in range(1, images + 1) if images % d == 0 and (d - 1) * pixels < _GROUP_PIXELS)
+    most = min(images, _GROUP_PIXELS)
+    group_images = max(d for d in range(1, most + 1) if images % d == 0 and (d - 1) * pixels < _GROUP_PIXELS)
     repeat = max(tile.mr for tile in isa.tiles)
     x_rows = _row_table(x_layout, y_layout, group_images, strides, repeat)
     y_rows = _row_table(y_layout, y_layout, group_images, (1, 1), repeat)
