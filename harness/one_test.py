@@ -89,19 +89,19 @@ def _open(task: Task, counters: Counters, failure: Failure) -> _OpenTest:
     loadgen.override(loaded, settings.overrides(config))
 
     images = open_images(task.dataset)
-    request = RunnerRequest(
-        model=config.model,
-        image_shape=images.shape[1:],
-        spec=profile.spec,
-        threads=task.placement.threads,
-        max_batch=task.max_batch,
-        isa=config.isa,
-    )
     instances: list[_Instance] = []
     library = SampleLibrary(images, lambda chosen: instances[0].runner.prepare(chosen))
 
     def open_instance(slot: int) -> Answerer:
-        instances.append(_open_instance(config.backend, request, task.placement.cores[slot]))
+        request = RunnerRequest(
+            model=config.model,
+            image_shape=images.shape[1:],
+            spec=profile.spec,
+            cores=task.placement.cores[slot],
+            max_batch=task.max_batch,
+            isa=config.isa,
+        )
+        instances.append(_open_instance(config.backend, request))
         return Answerer(instances[slot].runner, library, failure, counters, slot)
 
     dispatcher = make_dispatcher(
@@ -119,13 +119,13 @@ def _open(task: Task, counters: Counters, failure: Failure) -> _OpenTest:
     return _OpenTest(loaded, dispatcher, library, len(images), message)
 
 
-def _open_instance(backend: str, request: RunnerRequest, cores: tuple[int, ...]) -> _Instance:
+def _open_instance(backend: str, request: RunnerRequest) -> _Instance:
     """Pin the calling thread, open a runner on it, and look where its threads really are."""
     before = placement.threads_of_process()
-    placement.pin_this_thread(cores)
+    placement.pin_this_thread(request.cores)
     runner = find_backend(backend)(request)
     seconds = {batch: _time_inference(runner, request, batch) for batch in sorted({1, request.max_batch})}
-    return _Instance(runner, placement.read_back(cores, before), seconds)
+    return _Instance(runner, placement.read_back(request.cores, before), seconds)
 
 
 def _time_inference(runner: Runner, request: RunnerRequest, batch: int) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from backend import InferenceSession, NodeArg, PixelInput
+from backend import InferenceSession, InputError, NodeArg, PixelInput
 
 from ..profiles import ClassOutput, TensorInfo, choose_output
 from .protocol import RunnerRequest, check_input, required_model
@@ -16,8 +17,10 @@ from .protocol import RunnerRequest, check_input, required_model
 class NumbaRunner:
     """One session; samples stay uint8 NHWC, a quarter of the memory of float32."""
 
-    def __init__(self, session: InferenceSession, input_name: str, output: ClassOutput) -> None:
+    def __init__(self, session: InferenceSession, pinned: list[set[int]], input_name: str, output: ClassOutput) -> None:
+        """pinned: the CPUs of each thread, as the system reports them."""
         self._session = session
+        self._pinned = pinned
         self._input_name = input_name
         self._output = output
 
@@ -31,12 +34,13 @@ class NumbaRunner:
         return self._output.read(values)
 
     def describe(self) -> Mapping[str, str | int]:
-        """ISA, threads, output read."""
+        """ISA, threads and where they are, output read."""
         return {
             "engine": "numba",
             "precision": "fp32",
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
+            "cpus_by_thread": "; ".join(",".join(map(str, sorted(cpus))) for cpus in self._pinned),
             "output": self._output.describe(),
         }
 
@@ -44,19 +48,28 @@ class NumbaRunner:
 def open_runner(request: RunnerRequest) -> NumbaRunner:
     """Compile, load and warm up. Raises: BackendError; BadInputError for input or outputs that do not fit."""
     model = required_model(request, "numba")
-    session = InferenceSession(
-        model,
-        max_batch=request.max_batch,
-        threads=request.threads,
-        isa=request.isa,
-        pixels=PixelInput(request.spec.table()),
-    )
-    tensor = check_input([tensor_info(node) for node in session.get_inputs()], request)
+    try:
+        session = _open_session(model, request, request.max_batch)
+    except InputError:
+        # Of a model whose batch is fixed, that may be; then it is told in the words that hold for every engine.
+        check_input(_inputs(_open_session(model, request, 1)), request)
+        raise
+    tensor = check_input(_inputs(session), request)
     output = choose_output([tensor_info(node) for node in session.get_outputs()], str(model))
-    runner = NumbaRunner(session, tensor.name, output)
+    runner = NumbaRunner(session, session.pin(request.cores), tensor.name, output)
     for batch in sorted({1, request.max_batch}):
         runner.predict(np.zeros((batch, *request.image_shape), np.uint8))
     return runner
+
+
+def _open_session(model: Path, request: RunnerRequest, max_batch: int) -> InferenceSession:
+    return InferenceSession(
+        model, max_batch=max_batch, threads=request.threads, isa=request.isa, pixels=PixelInput(request.spec.table())
+    )
+
+
+def _inputs(session: InferenceSession) -> list[TensorInfo]:
+    return [tensor_info(node) for node in session.get_inputs()]
 
 
 def tensor_info(node: NodeArg) -> TensorInfo:

@@ -63,10 +63,6 @@ def open_runner(request: RunnerRequest) -> OnnxRuntimeRunner:
     session = open_session(model, request.threads)
     inputs = [tensor_info(node) for node in session.get_inputs()]
     tensor = check_input(inputs, request)
-    if tensor.shape[0] not in (None, request.max_batch) or (tensor.shape[0] or 1) > 1:
-        raise BadInputError(
-            f"{model}: batch is fixed at {tensor.shape[0]}; use --max-batchsize 1 and a model of batch 1 or N"
-        )
     output = choose_output([tensor_info(node) for node in session.get_outputs()], str(model))
     runner = OnnxRuntimeRunner(session, request, tensor.name, output)
     for batch in {1, request.max_batch}:

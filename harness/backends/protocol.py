@@ -24,16 +24,22 @@ from ..profiles import TensorInfo
 class RunnerRequest:
     """model: ONNX file, None if the user named none. image_shape: H, W, C of the stored uint8 images.
 
-    spec: their recipe, whose `to_float` and `table` give the values the model expects. threads: how many this
-    instance may use. max_batch: most images in one `predict`. isa: None for the best this machine has.
+    spec: their recipe, whose `to_float` and `table` give the values the model expects. cores: logical CPUs of this
+    instance, to which the calling thread is bound. max_batch: most images in one `predict`. isa: None for the best
+    this machine has.
     """
 
     model: Path | None
     image_shape: tuple[int, int, int]
     spec: PreprocessSpec
-    threads: int
+    cores: tuple[int, ...]
     max_batch: int
     isa: str | None
+
+    @property
+    def threads(self) -> int:
+        """How many this instance may use: one per core."""
+        return len(self.cores)
 
 
 class Runner(Protocol):
@@ -62,12 +68,26 @@ def required_model(request: RunnerRequest, backend: str) -> Path:
 
 
 def check_input(inputs: list[TensorInfo], request: RunnerRequest) -> TensorInfo:
-    """The model's only input. Raises: BadInputError unless it takes float32 [N, C, H, W] of the images' size."""
+    """The model's only input.
+
+    Raises: BadInputError unless it takes float32 [N, C, H, W] of the images' size, N open; or 1, if no batch is larger.
+    """
     height, width, channels = request.image_shape
     wanted = (channels, height, width)
     if len(inputs) != 1 or "float" not in inputs[0].type or inputs[0].shape[1:] != wanted:
         found = ", ".join(f"{i.name} {i.type} {list(i.shape)}" for i in inputs)
         raise BadInputError(
             f"{request.model}: expected one float32 input of shape [N, {channels}, {height}, {width}], found {found}"
+        )
+    batch = inputs[0].shape[0]
+    if batch is not None and batch > 1:
+        raise BadInputError(
+            f"{request.model}: its batch is fixed at {batch}, but a run also asks for single images: export it with an "
+            "open batch, or with batch 1"
+        )
+    if batch == 1 and request.max_batch > 1:
+        raise BadInputError(
+            f"{request.model}: its batch is fixed at 1, but batches of up to {request.max_batch} were to be run: add "
+            "--max-batchsize 1"
         )
     return inputs[0]

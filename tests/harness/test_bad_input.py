@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from harness_support import IMAGE_COUNT, Command
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 RUN = ("run", "--backend", "null", "--dataset-path", "{dataset}")
 ORT = ("run", "--backend", "onnxruntime", "--dataset-path", "{dataset}", "--accuracy")
@@ -25,6 +26,17 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "corrupt model": ((*ORT, "--model", "{tmp}/corrupt.onnx"), "corrupt.onnx"),
     "model of another task": ((*ORT, "--model", "{tmp}/other.onnx"), "[N, 3, 224, 224]"),
     "classes of unknown offset": ((*ORT, "--model", "{tmp}/ten.onnx"), "label offset is unknown"),
+    **{
+        f"{name} in {backend}": (
+            ("run", "--backend", backend, *ORT[3:], "--scenario", "Offline", "--model", f"{{tmp}}/{model}"),
+            expected,
+        )
+        for backend in ("numba", "onnxruntime", "openvino")
+        for name, model, expected in (
+            ("batch of 1", "one.onnx", "fixed at 1, but batches of up to 8 were to be run: add --max-batchsize 1"),
+            ("batch of 4", "four.onnx", "fixed at 4, but a run also asks for single images"),
+        )
+    },
     "no such user.conf": ((*RUN, "--user_conf", "absent.conf"), "absent.conf"),
     "unknown key in user.conf": ((*RUN, "--user-conf", "{tmp}/user.conf"), "user.conf:2: unknown key 'target_qpz'"),
     "no such audit file": ((*RUN, "--audit-conf", "absent.config"), "absent.config"),
@@ -53,6 +65,8 @@ def test_bad_input(name: str, command: Command, dataset: Path, tmp_path: Path) -
     (tmp_path / "corrupt.onnx").write_bytes(b"\x08\x07 not a model")
     write_model(tmp_path / "other.onnx", (1, 49, 10), 12)
     write_model(tmp_path / "ten.onnx", (3, 224, 224), 10)
+    write_model(tmp_path / "one.onnx", (3, 224, 224), 1000, batch=1)
+    write_model(tmp_path / "four.onnx", (3, 224, 224), 1000, batch=4)
     (tmp_path / "user.conf").write_text("# rates\n*.Server.target_qpz = 1\n")
     (tmp_path / "hints.conf").write_text("*.Offline.target_qps = 30\n")
     taken = tmp_path / "taken/resnet50/Offline/performance/thesis.txt"
@@ -67,18 +81,19 @@ def test_bad_input(name: str, command: Command, dataset: Path, tmp_path: Path) -
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def write_model(path: Path, input_shape: tuple[int, ...], classes: int) -> None:
+def write_model(path: Path, input_shape: tuple[int, ...], classes: int, batch: int | str = "N") -> None:
     """Mean over everything but the batch, expanded to `classes` scores: enough of a model to be refused."""
     nodes = [
         helper.make_node("Flatten", ["x"], ["flat"], axis=1),
         helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1], keepdims=1),
-        helper.make_node("Concat", ["mean"] * classes, ["scores"], axis=1),
+        helper.make_node("MatMul", ["mean", "ones"], ["scores"]),
     ]
     graph = helper.make_graph(
         nodes,
         "other",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *input_shape])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, *input_shape])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, classes])],
+        [numpy_helper.from_array(np.ones((1, classes), np.float32), "ones")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
