@@ -10,8 +10,10 @@ import numpy as np
 from ..errors import RunFailedError
 from .messages import Array
 
-LIMIT: Final = 1e-3
-"""Largest difference between two engines in float32; they differ in the order of summation, some 1e-6 a layer."""
+LIMIT: Final = 2e-4
+"""Largest difference between two engines in float32, as a share of the largest output. They differ in the order of
+summation, and where ours computes 3x3 layers by Winograd's transforms, in some 1e-5 of the largest output of a layer.
+"""
 
 
 def largest_difference(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
