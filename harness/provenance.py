@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Final
 
 import psutil
+
+from backend import detect
 
 _DISTRIBUTIONS: Final = (
     "loadgen-numba",
@@ -35,17 +36,10 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str | int | None]:
     """Processor, logical and physical cores, memory, operating system."""
     return {
-        "processor": _processor_name(),
+        "processor": detect().cpu,
         "architecture": platform.machine(),
         "logical_cpus": psutil.cpu_count(logical=True),
         "physical_cores": psutil.cpu_count(logical=False),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.platform(),
     }
-
-
-def _processor_name() -> str:
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines() if cpu_info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
