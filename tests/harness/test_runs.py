@@ -29,13 +29,14 @@ def detail(folder: Path) -> dict[str, object]:
     return values
 
 
+@pytest.mark.parametrize("backend", ["numba", "onnxruntime"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_accuracy_of_every_scenario(
-    scenario: str, command: Command, dataset: Path, model: Path, tmp_path: Path
+    scenario: str, backend: str, command: Command, dataset: Path, model: Path, tmp_path: Path
 ) -> None:
     rate = ("--qps", 500) if scenario == "Server" else ()
     done = command(
-        "run", "--backend", "onnxruntime", "--model", model, "--dataset-path", dataset, "--scenario", scenario,
+        "run", "--backend", backend, "--model", model, "--dataset-path", dataset, "--scenario", scenario,
         "--accuracy", "--max-batchsize", 3, *rate,
     )  # fmt: skip
     folder = tmp_path / "reports/runs/resnet50" / scenario / "accuracy"
@@ -51,16 +52,17 @@ def test_accuracy_of_every_scenario(
     assert (again.status, again.stdout) == (0, line + "\n")
 
 
+@pytest.mark.parametrize("backend", ["numba", "onnxruntime"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_performance_of_every_scenario(
-    scenario: str, command: Command, dataset: Path, model: Path, tmp_path: Path
+    scenario: str, backend: str, command: Command, dataset: Path, model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "my_user.conf").write_text("*.Offline.min_query_count = 400\n*.Server.target_qps = 1000\n")
     flags = {"Server": ("--max-latency", 1), "Offline": ("--qps", 20_000, "--time", 0.05)}.get(scenario, ())
     # LoadGen would obey it: a forgotten file that turns the run into an accuracy run.
     (tmp_path / "audit.config").write_text("*.*.mode = 1\n")
     done = command(
-        "run", "--backend", "onnxruntime", "--model", model, "--dataset_path", dataset, "--scenario", scenario,
+        "run", "--backend", backend, "--model", model, "--dataset_path", dataset, "--scenario", scenario,
         "--output", "out", "--user_conf", "my_user.conf", "--time", 1, *flags,
     )  # fmt: skip
     folder = tmp_path / "out/resnet50" / scenario / "performance"
@@ -78,6 +80,10 @@ def test_performance_of_every_scenario(
     assert f"{record['result']['metric']:.3f}" in done.stdout
     assert "not for submission: min_duration_ms" in done.stdout
     assert all(instance["stray_thread_count"] == 0 for instance in record["instances"])
+    if backend == "numba":  # in the streams, several threads where there are several cores: one on each
+        first = record["instances"][0]
+        assert record["backend"]["threads"] == len(first["cores"])
+        assert record["backend"]["cpus_by_thread"] == "; ".join(map(str, first["cores"]))
 
 
 def test_an_audit_file_that_is_named_is_obeyed_and_said(
