@@ -229,7 +229,7 @@ class _Executor:
         isa = plan.machine.isa
         self._fixed = (isa, kernel_addresses(isa, plan.kernels), self._arena, plan.weights, plan.tables, self._io)
         self._counters = executor.counters_for(len(plan.steps), threads)
-        self._run_serial, self._run_parallel = executor.run_serial, executor.run_parallel
+        self._run = executor.compiled_run(isa, threads)
         self._steps = plan.steps.view(np.recarray)
         self._pixel_steps = None if plan.pixel_steps is None else plan.pixel_steps.view(np.recarray)
 
@@ -259,10 +259,10 @@ class _Executor:
 
     def _run_steps(self, steps: Any, first: int, last: int, count: int) -> None:
         if self._threads == 1:
-            self._run_serial(*self._fixed, steps, first, last, count)
+            self._run(*self._fixed, steps, first, last, count)
         else:
             self._size_team(self._threads)
-            self._run_parallel(*self._fixed, steps, first, last, count, self._counters, self._threads)
+            self._run(*self._fixed, steps, first, last, count, self._counters, self._threads)
 
 
 def _usable_threads(threads: int | None, machine: Machine) -> int:

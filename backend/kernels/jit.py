@@ -75,6 +75,17 @@ def jit_parallel(function: F) -> F:
     return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)
 
 
+def entry_point(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    """The compiled code of a jitted function for these argument types, to be called without Numba's dispatch.
+
+    Dispatch finds out the types of all arguments at every call; for an array of records that takes 100 us. The
+    caller guarantees the types.
+    """
+    function.compile(arguments)
+    point: Callable[..., Any] = function.overloads[arguments].entry_point
+    return point
+
+
 def target_isa(isa: Isa, best: Isa) -> None:
     """Makes Numba compile for `isa` in this process; to be called before a jitted function is defined.
 

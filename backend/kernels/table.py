@@ -51,16 +51,23 @@ def _array(dtype: Any) -> Any:
     return types.Array(dtype, 1, "C")
 
 
+_RECORD: Final = numba.from_dtype(STEP)
+
+_MEMORY: Final = (_array(types.float32), _array(types.float32), _array(types.int32), _array(types.int64))
+"""arena, weights, tables, io"""
+
 _ARGUMENTS: Final = (
-    _array(types.float32),
-    _array(types.float32),
-    _array(types.int32),
-    _array(types.int64),
-    numba.from_dtype(STEP),
+    *_MEMORY,
+    _RECORD,
     types.int64,
     types.int64,
     types.int64,
 )
+
+
+def executor_arguments(isa: Isa) -> tuple[Any, ...]:
+    """Numba types of what the executor's functions have in common: isa, addresses, memory, steps, three integers."""
+    return (IsaType(isa), _array(types.int64), *_MEMORY, _array(_RECORD), types.int64, types.int64, types.int64)
 
 
 def kernel_addresses(isa: Isa, keys: tuple[KernelKey, ...]) -> npt.NDArray[np.int64]:

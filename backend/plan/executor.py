@@ -9,19 +9,22 @@ all threads of the team, as OpenMP does.) Which participant computes a unit neve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numba
 import numpy as np
+from numba.core import types
 
 from ..kernels.conv_gemm import conv_gemm_units
-from ..kernels.jit import jit, jit_parallel
+from ..kernels.jit import entry_point, jit, jit_parallel
 from ..kernels.rows import row_units
 from ..kernels.step import GEMM_UNITS, PATCH_UNITS, ROW_UNITS
 from ..kernels.strided import image_units
-from ..kernels.table import call_kernel
+from ..kernels.table import call_kernel, executor_arguments
 from ..kernels.winograd import winograd_units
 from ..simd.atomics import atomic_add, atomic_load, yield_cpu
+from ..simd.isa import Isa
 
 COUNTER_PITCH: Final = 8
 """int64 per counter: a cache line each, so that participants do not disturb each other."""
@@ -33,6 +36,14 @@ _PATIENCE: Final = 20_000
 def counters_for(steps: int, threads: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The counters of `run_parallel`: per step, the next unit of each participant's share and the units done."""
     return np.zeros(steps * (threads + 1) * COUNTER_PITCH, np.int64)
+
+
+def compiled_run(isa: Isa, threads: int) -> Callable[..., None]:
+    """`run_serial` for one thread, `run_parallel` for several, compiled for an ISA."""
+    arguments = executor_arguments(isa)
+    if threads == 1:
+        return entry_point(run_serial, arguments)
+    return entry_point(run_parallel, (*arguments, types.Array(types.int64, 1, "C"), types.int64))
 
 
 @jit
