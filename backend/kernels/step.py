@@ -24,6 +24,7 @@ KernelName: TypeAlias = Literal[
     "conv_gemm",
     "conv_winograd",
     "depthwise",
+    "depthwise_3x3",
     "max_pool",
     "average_pool",
     "global_average",
@@ -63,7 +64,16 @@ def unit_kind(name: KernelName) -> int:
         return GEMM_UNITS
     if name == "conv_winograd":
         return PATCH_UNITS
-    if name in ("import_f32", "import_u8", "depthwise", "max_pool", "average_pool", "global_average", "affine"):
+    if name in (
+        "import_f32",
+        "import_u8",
+        "depthwise",
+        "depthwise_3x3",
+        "max_pool",
+        "average_pool",
+        "global_average",
+        "affine",
+    ):
         return ROW_UNITS
     return IMAGE_UNITS
 

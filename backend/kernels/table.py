@@ -34,6 +34,7 @@ KERNELS: Final[Mapping[KernelName, Any]] = {
     "conv_gemm": conv_gemm,
     "conv_winograd": conv_winograd,
     "depthwise": rows.depthwise,
+    "depthwise_3x3": rows.depthwise_3x3,
     "max_pool": rows.max_pool,
     "average_pool": rows.average_pool,
     "global_average": rows.global_average,

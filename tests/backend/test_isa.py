@@ -17,7 +17,7 @@ from plan_runner import ISA, MACHINE
 
 from backend.kernels.conv_gemm import conv_gemm
 from backend.kernels.gemm_tile import UNROLL
-from backend.kernels.rows import depthwise, max_pool
+from backend.kernels.rows import depthwise, depthwise_3x3, max_pool
 from backend.kernels.step import STEP
 from backend.simd.isa import ISAS, IsaType, Tile, TileType
 
@@ -79,7 +79,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 
 
-@pytest.mark.parametrize("kernel", [depthwise, max_pool], ids=["depthwise", "max_pool"])
+@pytest.mark.parametrize("kernel", [depthwise, depthwise_3x3, max_pool], ids=["depthwise", "depthwise_3x3", "max_pool"])
 def test_row_kernels_use_whole_vectors(kernel: Any) -> None:
     text = assembly(kernel, IsaType(ISA))
     assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)

@@ -261,7 +261,7 @@ def _lower_depthwise(planning: Planning, op: Conv) -> None:
     if op.epilogue.residual != ABSENT:
         places |= _residual_fields(planning, op.epilogue.residual)
     planning.step(
-        KernelKey("depthwise"),
+        KernelKey("depthwise_3x3" if (kernel_h, kernel_w) == (3, 3) else "depthwise"),
         op.name,
         macs=y.images * y.h * y.w * channels * kernel_h * kernel_w,
         weight_bytes=packed.nbytes,
