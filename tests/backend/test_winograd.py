@@ -15,7 +15,7 @@ from backend.machine import Machine
 from backend.plan import winograd
 from backend.simd.isa import Tile
 
-TILES = [pytest.param(tile, id=str(tile)) for tile in ISA.tiles]
+TILES = [pytest.param(tile, id=str(tile)) for tile in (ISA.tiles[0], *ISA.tiles[-2:])]
 
 # Lavin and Gray 2016, section 4.3, as printed there.
 B = np.array(
