@@ -17,7 +17,7 @@ from plan_runner import ISA, MACHINE
 
 from backend.kernels.conv_gemm import conv_gemm
 from backend.kernels.gemm_tile import UNROLL
-from backend.kernels.rows import depthwise, depthwise_3x3, max_pool
+from backend.kernels.rows import depthwise_3x3
 from backend.kernels.step import STEP
 from backend.simd.isa import ISAS, IsaType, Tile, TileType
 
@@ -81,7 +81,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
 def test_row_kernels_use_whole_vectors() -> None:
     """Vectors of the ISA's width, and nothing that it lacks."""
-    text = assembly(depthwise, IsaType(ISA))
+    text = assembly(depthwise_3x3, IsaType(ISA))
     assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 
