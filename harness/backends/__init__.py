@@ -28,5 +28,5 @@ def find_backend(name: str) -> OpenRunner:
     except ModuleNotFoundError as error:
         raise BadInputError(
             f"--backend {name} needs the Python package {error.name!r}, which is not installed: "
-            "pip install 'loadgen-numba[peers]' has the peers"
+            "'pip install onnxruntime openvino' installs the peers"
         ) from error

@@ -53,7 +53,7 @@ class BenchConfig:
             if importlib.util.find_spec(peer) is None:
                 raise BadInputError(
                     f"--against {peer} needs the Python package {peer!r}, which is not installed: "
-                    "pip install 'loadgen-numba[peers]' has the peers"
+                    "'pip install onnxruntime openvino' installs the peers"
                 )
 
     @property
