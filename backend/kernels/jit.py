@@ -9,9 +9,10 @@ looks only at the file of the function that it loads and would go on using code 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -42,8 +43,6 @@ def _source_digest() -> str:
 CACHE_DIR: Final = Path(platformdirs.user_cache_dir("loadgen-numba")) / "kernels" / _source_digest()
 """Where compiled kernels are kept between processes; safe to delete."""
 
-numba.config.CACHE_DIR = str(CACHE_DIR)
-
 
 def prepare_cache() -> None:
     """Makes CACHE_DIR. Without it Numba would cache beside the sources, in silence, and miss changes of callees.
@@ -67,12 +66,26 @@ def jit(function: F) -> F:
     or a NaN as in ONNX, and costs no branch. No fastmath: it would let LLVM change the order of summation between
     versions, and drop NaNs.
     """
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    with _our_cache():
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
 def jit_parallel(function: F) -> F:
     """`jit` for the one function that opens a parallel region."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)
+    with _our_cache():
+        return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)
+
+
+@contextlib.contextmanager
+def _our_cache() -> Iterator[None]:
+    """Functions decorated within are cached in CACHE_DIR. Numba asks its configuration for the place when it decorates;
+    other functions of the process keep theirs."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(CACHE_DIR)
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
 
 
 def entry_point(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:

@@ -10,7 +10,9 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx_models import model, node
 
 import backend
 from backend.kernels import jit
@@ -117,3 +119,36 @@ def test_a_cache_that_cannot_be_written_is_an_error(copy: Path) -> None:
     output = run_copy(copy, RUN, XDG_CACHE_HOME=str(blocked))
     assert output.startswith(f"compiled kernels cannot be kept in {blocked}")
     assert output.endswith("set XDG_CACHE_HOME to a folder that can be written to")
+
+
+THEIRS = """
+    import numpy as np
+    import theirs_before, numba
+    from pathlib import Path
+    set_before = numba.config.CACHE_DIR
+    from backend import InferenceSession
+    from backend.kernels.jit import CACHE_DIR
+    InferenceSession("model.onnx", threads=1).run(None, {"x": np.ones((1, 3), np.float32)})
+    import theirs_after
+    assert theirs_before.one(1) + theirs_after.one(1) == 4
+    assert numba.config.CACHE_DIR == set_before
+    print(theirs_before.one.stats.cache_path)
+    print(theirs_after.one.stats.cache_path)
+    print(len(list(CACHE_DIR.rglob("theirs*"))), len(list(CACHE_DIR.rglob("*.nbi"))) > 2)
+"""
+
+
+@pytest.mark.parametrize("chosen", [None, "numba's"], ids=["default", "NUMBA_CACHE_DIR"])
+def test_a_users_own_functions_keep_their_cache(chosen: str | None, copy: Path) -> None:
+    """His functions, decorated before and after a session was made, are where Numba puts them without us."""
+    for name in ("before", "after"):
+        (copy / f"theirs_{name}.py").write_text(
+            "import numba\n\n@numba.njit(cache=True)\ndef one(x):\n    return x + 1\n"
+        )
+    onnx.save(model([node("Relu", "x", "y")], {"x": ["N", 3]}, ["y"]), copy / "model.onnx")
+    environment = {} if chosen is None else {"NUMBA_CACHE_DIR": str(copy / chosen)}
+    output = run_copy(copy, THEIRS, XDG_CACHE_HOME=str(copy / "cache"), **environment).splitlines()
+    for path in output[:2]:
+        assert Path(path).is_relative_to(copy / "__pycache__" if chosen is None else copy / chosen)
+        assert list(Path(path).glob("theirs*.nbi"))
+    assert output[2] == "0 True"
