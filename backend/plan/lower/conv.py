@@ -44,7 +44,7 @@ def lower_conv(planning: Planning, op: Conv) -> None:
     out_c, depth_c, kernel_h, kernel_w = weight.shape
     if _lower_winograd(planning, op):
         return
-    contiguous = op.group == 1 and op.dilations[1] == 1 and x.channels_stored == x.c
+    contiguous = op.group == 1 and op.dilations[1] == 1 and (x.pixel == x.c or kernel_w == 1)
     rows = [r * op.dilations[0] * x.row for r in range(kernel_h)]
     if contiguous:
         taps = np.array(rows)
