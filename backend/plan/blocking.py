@@ -14,10 +14,12 @@ from ..simd.isa import Isa, Tile
 FMA_PER_CYCLE: Final = 2
 _LOADS_PER_CYCLE: Final = 2
 _FMA_LATENCY_CYCLES: Final = 4
+_VECTOR_BYTES: Final = 64
+_L2_BYTES_PER_CYCLE: Final = 24
 _TILE_OVERHEAD_CYCLES: Final = 30
 """Entering and leaving a tile: row pointers, bias, epilogue, stores."""
 
-_STEP_OVERHEAD_CYCLES: Final = 2000
+_STEP_OVERHEAD_CYCLES: Final = 10000
 """Another step for the same layer: another meeting of the threads."""
 
 _FLOATS_PER_CYCLE: Final = 4
@@ -44,6 +46,7 @@ def tile_cycles(tile: Tile, depth: int) -> float:
     per_step = max(
         tile.mr * tile.nr / FMA_PER_CYCLE,
         (tile.mr + tile.nr) / _LOADS_PER_CYCLE,
+        tile.nr * _VECTOR_BYTES / _L2_BYTES_PER_CYCLE,
         _FMA_LATENCY_CYCLES,
     )
     return depth * per_step + _TILE_OVERHEAD_CYCLES

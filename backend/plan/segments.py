@@ -17,6 +17,7 @@ from .layout import Layout
 
 _L3_COST: Final = 1.0
 _MEMORY_COST: Final = 3.0
+_WEIGHTS_L3_COST: Final = 0.3
 """Relative cost of a byte from L3 and from memory, roughly their bandwidths on servers."""
 
 
@@ -62,7 +63,7 @@ def _cost(machine: Machine, moved_bytes: float, held_bytes: float) -> float:
 
 def _chunked_cost(machine: Machine, weights: float, activations: float, max_batch: int) -> float:
     """Per unit of batch: weights from memory for the first image, from L3 for the others."""
-    first, others = _MEMORY_COST * weights / max_batch, _L3_COST * weights * (1 - 1 / max_batch)
+    first, others = _MEMORY_COST * weights / max_batch, _WEIGHTS_L3_COST * weights * (1 - 1 / max_batch)
     return first + others + _cost(machine, activations, activations)
 
 
