@@ -1,7 +1,8 @@
 """How many images at a time: cuts a batch's ops into a segment that runs in chunks and one that runs whole. Pure.
 
-Results do not depend on the cut. It is chosen by the bytes that each op moves from beyond L2, weights once per
-chunk, activations only if the chunk's do not stay in cache.
+Results do not depend on the cut. It is chosen by the cycles that each op is estimated to wait: for activations that
+do not stay in L2, and for weights that arrive more slowly than the multiply-adds use them up. Weights are prefetched,
+so that what arrives in time costs nothing, however often it comes.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from typing import Final
 
 import numpy as np
 
-from ..graph.ir import Graph, Op, reads
+from ..graph.ir import Conv, Dense, Graph, Op, reads
 from ..machine import Machine
+from .blocking import FMA_PER_CYCLE
 from .layout import Layout
 
-_L3_COST: Final = 1.0
-_MEMORY_COST: Final = 3.0
-_WEIGHTS_L3_COST: Final = 0.3
-"""Relative cost of a byte from L3 and from memory, roughly their bandwidths on servers."""
+_L3_BYTES_PER_CYCLE: Final = 4
+"""Activations from L3, read as they are needed."""
+
+_MEMORY_BYTES_PER_CYCLE: Final = 2
+"""A core's share of memory when all cores stream weights or activations."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
     count = len(graph.ops)
     if max_batch == 1 or count == 0:
         return (Segment(0, count, max_batch),)
-    moved = [_bytes(graph, layouts, op) for op in graph.ops]
-    chunked = np.cumsum([0.0, *(_chunked_cost(machine, *entry, max_batch) for entry in moved)])
-    whole = np.cumsum([0.0, *(_whole_cost(machine, *entry, max_batch) for entry in moved)])
+    work = [_Work.of(graph, layouts, op) for op in graph.ops]
+    chunked = np.cumsum([0.0, *(_waiting(machine, entry, 1) for entry in work)])
+    whole = np.cumsum([0.0, *(_waiting(machine, entry, max_batch) for entry in work)])
     cut = int(np.argmin(chunked + (whole[-1] - whole)))
     if cut == 0:
         return (Segment(0, count, max_batch),)
@@ -46,27 +49,32 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
     return (Segment(0, cut, 1), Segment(cut, count, max_batch))
 
 
-def _bytes(graph: Graph, layouts: dict[str, Layout], op: Op) -> tuple[float, float]:
-    """(bytes of constants, bytes of activations per unit of batch) that an op reads and writes."""
-    weights = sum(graph.constants[name].nbytes for name in reads(op) if name in graph.constants)
-    names = [*(name for name in reads(op) if name not in graph.constants), op.output]
-    activations = sum(4 * layouts[name].images * layouts[name].image for name in names)
-    return float(weights), float(activations)
+@dataclass(frozen=True)
+class _Work:
+    """Of one op: bytes of its constants; bytes of the activations it reads and writes and multiply-adds, per image."""
+
+    weight_bytes: float
+    activation_bytes: float
+    macs: float
+
+    @classmethod
+    def of(cls, graph: Graph, layouts: dict[str, Layout], op: Op) -> _Work:
+        weights = sum(graph.constants[name].nbytes for name in reads(op) if name in graph.constants)
+        names = [*(name for name in reads(op) if name not in graph.constants), op.output]
+        activations = sum(4 * layouts[name].images * layouts[name].image for name in names)
+        output = layouts[op.output]
+        multiplies = isinstance(op, (Conv, Dense))
+        macs = graph.constants[op.weight].size * output.images * output.h * output.w if multiplies else 0
+        return cls(float(weights), float(activations), float(macs))
 
 
-def _cost(machine: Machine, moved_bytes: float, held_bytes: float) -> float:
-    """Cost of moving bytes that belong to `held_bytes` in use at the time: free while those stay in half of L2."""
-    if held_bytes <= machine.l2_bytes / 2:
-        return 0.0
-    return moved_bytes * (_L3_COST if held_bytes <= machine.l3_bytes / 2 else _MEMORY_COST)
-
-
-def _chunked_cost(machine: Machine, weights: float, activations: float, max_batch: int) -> float:
-    """Per unit of batch: weights from memory for the first image, from L3 for the others."""
-    first, others = _MEMORY_COST * weights / max_batch, _WEIGHTS_L3_COST * weights * (1 - 1 / max_batch)
-    return first + others + _cost(machine, activations, activations)
-
-
-def _whole_cost(machine: Machine, weights: float, activations: float, max_batch: int) -> float:
-    """Per unit of batch: weights from memory once for all images."""
-    return _MEMORY_COST * weights / max_batch + _cost(machine, activations, activations * max_batch)
+def _waiting(machine: Machine, work: _Work, images: int) -> float:
+    """Estimated cycles per image that one core waits for memory if `images` run at once."""
+    computing = images * work.macs / (machine.isa.lanes * FMA_PER_CYCLE)
+    weights = max(0.0, work.weight_bytes / _MEMORY_BYTES_PER_CYCLE - computing)
+    held = work.activation_bytes * images
+    if held <= machine.l2_bytes / 2:
+        rate = np.inf
+    else:
+        rate = _L3_BYTES_PER_CYCLE if held <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
+    return (weights + held / rate) / images
