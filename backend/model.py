@@ -154,7 +154,7 @@ class InferenceSession:
         return self._plan.machine
 
     def plan(self) -> Plan:
-        """What runs: kernels, tiles, bytes."""
+        """What runs: kernels, tiles, bytes. Printed, it is a table; `plan().record.write(path)` saves it."""
         return self._plan
 
     def get_inputs(self) -> list[NodeArg]:

@@ -5,6 +5,8 @@ Every plan passes through here, the planner's own as well as one from a file.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..errors import PlanError
 from ..kernels.step import PATCH_OUT
 from ..simd.isa import Isa, Tile
@@ -12,6 +14,9 @@ from .choices import Choices, GemmChoice, PanelRun, node_key
 from .choose import GemmProblem, can_winograd, gemm_problem, ops_to_choose
 from .planning import Planning
 from .segments import Segment
+
+_MOST_MC: Final = 1 << 30
+"""More than a group's pixels means all of them, so that MC may stay as it is where a group is made smaller."""
 
 
 def check_choices(planning: Planning, choices: Choices, max_batch: int) -> None:
@@ -62,16 +67,16 @@ def _check_gemm(isa: Isa, key: str, choice: GemmChoice, problem: GemmProblem) ->
     _check_range(key, "group_images", choice.group_images, problem.images)
     covered = sum(run.tile.nr * run.panels for run in choice.runs if run.panels > 0)
     for number, run in enumerate(choice.runs):
-        _check_run(isa, key, f"runs[{number}].", run, choice.group_images * problem.pixels, problem)
+        _check_run(isa, key, f"runs[{number}].", run, problem)
     allowed = f"panels x NR must add up to {problem.vectors} vectors of {isa.lanes} output channels"
     _require(covered == problem.vectors, key, "runs", f"{covered} vectors", allowed)
 
 
-def _check_run(isa: Isa, key: str, at: str, run: PanelRun, pixels: int, problem: GemmProblem) -> None:
+def _check_run(isa: Isa, key: str, at: str, run: PanelRun, problem: GemmProblem) -> None:
     tile, blocks = run.tile, run.blocks
     _check_tile(isa, isa.tiles, key, at + "tile", tile, "")
     _check_range(key, at + "panels", run.panels, problem.vectors // tile.nr)
-    most = -(-pixels // tile.mr) * tile.mr
+    most = _MOST_MC // tile.mr * tile.mr
     multiple = f"a multiple of MR={tile.mr} from {tile.mr} to {most}"
     _require(blocks.mc % tile.mr == 0 and tile.mr <= blocks.mc <= most, key, at + "mc", blocks.mc, multiple)
     _check_range(key, at + "nc_panels", blocks.nc_panels, run.panels)

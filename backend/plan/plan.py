@@ -13,6 +13,7 @@ from ..kernels.step import KernelKey
 from ..machine import Machine
 from .memory import ModelBytes
 from .record import PlanRecord
+from .table import PlanRow, Roofs, plan_rows, plan_text
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,20 @@ class Plan:
     scratch_size: int
     constants: tuple[tuple[int, npt.NDArray[np.float32]], ...]
     model_bytes: ModelBytes
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, threads: int = 1, roofs: Roofs | None = None) -> str:
+        """A table for people: a line per step, sums, and what a session of so many threads owns.
+
+        roofs: what expected times are computed from; None leaves them out.
+        """
+        return plan_text(self, threads, roofs)
+
+    def rows(self) -> tuple[PlanRow, ...]:
+        """The table's content: what runs, step by step, with the tiles and blocks that the executor will use."""
+        return plan_rows(self)
 
     def arena_elements(self, threads: int) -> int:
         """float32 elements of the arena of a session: values, and scratch memory for each thread."""

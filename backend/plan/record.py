@@ -109,16 +109,19 @@ def choices_of(record: PlanRecord, graph: Graph, machine: Machine, precision: st
 
     Raises: PlanError if it was made for others.
     """
-    for field, theirs, ours, hint in (
-        ("isa", record.isa, machine.isa.name, f"ask for isa {record.isa!r}"),
-        ("precision", record.precision, precision, f"ask for precision {record.precision!r}"),
-        ("max_batch", record.max_batch, max_batch, f"ask for max_batch {record.max_batch}"),
-        ("model.network_sha256", record.network_sha256, network_sha256(graph), f"take model {record.model!r}"),
+    for field, theirs, ours in (
+        ("isa", record.isa, machine.isa.name),
+        ("precision", record.precision, precision),
+        ("max_batch", record.max_batch, max_batch),
     ):
         if theirs != ours:
-            raise PlanError(
-                f"plan: {field} is {theirs}, but the session's is {ours}: {hint}, or make a plan for this one"
-            )
+            raise PlanError(f"plan: it is for {field} {theirs}, not {ours}: ask for {theirs}, or make another plan")
+    network = network_sha256(graph)
+    if record.network_sha256 != network:
+        raise PlanError(
+            f"plan: it is for model {record.model!r}, network {record.network_sha256[:16]}, not for {graph.name!r}, "
+            f"network {network[:16]}: take that model, or make another plan"
+        )
     ends = {key: index + 1 for index, key in enumerate(node_keys(graph).values())}
     segments, first = [], 0
     for number, (name, chunk) in enumerate(record.segments):

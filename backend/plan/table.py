@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .plan import Plan, StepInfo
+if TYPE_CHECKING:
+    from .plan import Plan, StepInfo
 
 _BLOCKED: Final = "conv_gemm"
 _PATCHED: Final = "conv_winograd"
