@@ -11,6 +11,7 @@ from harness_support import IMAGE_COUNT, Command
 from onnx import TensorProto, helper, numpy_helper
 
 RUN = ("run", "--backend", "null", "--dataset-path", "{dataset}")
+NUMBA = ("run", "--backend", "numba", "--dataset-path", "{dataset}", "--accuracy", "--model", "{tmp}/ten.onnx")
 ORT = ("run", "--backend", "onnxruntime", "--dataset-path", "{dataset}", "--accuracy")
 
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -46,8 +47,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         "--plan is for --backend numba",
     ),
     "plan of another schema": (
-        (*ORT[:2], "numba", *ORT[3:], "--model", "{tmp}/ten.onnx", "--plan", "{tmp}/plan.json"),
-        "plan.json: schema=\"plan 0\": allowed is 'loadgen-numba plan 1'",
+        (*NUMBA, "--plan", "{tmp}/plan.json"),
+        "plan.json: schema='plan 0': allowed is 'loadgen-numba plan 1'",
     ),
     "plan of no model": (("plan", "absent.onnx"), "absent.onnx"),
     "plan of too many images": (("plan", "{tmp}/one.onnx", "--max-batchsize", "2"), "max_batch=2"),

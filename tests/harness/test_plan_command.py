@@ -1,4 +1,4 @@
-"""`loadgen-numba plan`, and plan files in `run` and `bench`: one file, the same plan everywhere, its digest recorded."""
+"""`loadgen-numba plan`, and plan files in `run` and `bench`: the same plan everywhere, its digest recorded."""
 
 from __future__ import annotations
 
