@@ -86,7 +86,7 @@ def choose_blocks(machine: Machine, tile: Tile, pixels: int, panels: int, taps: 
     panel_bytes = taps * depth * width_bytes
     macs_per_tile = tile.mr * (width_bytes // 4) * taps * depth
     if panels * panel_bytes <= machine.l2_bytes // 2:
-        tiles = max(1, _UNIT_MACS // (macs_per_tile * panels))
+        tiles = max(1, min(_UNIT_MACS // (macs_per_tile * panels), -(-pixels // tile.mr)))
         return Blocks(tiles * tile.mr, panels, taps, depth, panels_outside=False)
     kc = max(1, machine.l2_bytes // 4 // width_bytes)
     kc_taps = _balanced(taps, max(1, kc // depth))
