@@ -193,7 +193,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
     tile, patches = choice.tile, choice.mc
     width = tile.nr * isa.lanes
     panels = -(-vectors // tile.nr)
-    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width).transpose(1, 0, 2, 3)
+    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width)
     bias = np.zeros(panels * width, np.float32)
     if op.bias != ABSENT:
         bias[:out_c] = planning.array(op.bias)
@@ -221,12 +221,12 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
         panels=panels,
         panel=depth * width,
         x_rows=buffers.add_table(rows * x.channels_stored),
-        y_rows=buffers.add_table(rows * panels * width),
+        y_rows=buffers.add_table(rows * width),
         taps=buffers.add_table(np.zeros(1, np.int64)),
         weight=buffers.add_weights(packed),
         bias=buffers.add_weights(bias),
         zeros=buffers.add_weights(np.zeros(width, np.float32)),
-        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (x.channels_stored + panels * width)),
+        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (x.channels_stored + width)),
         low=op.epilogue.low,
         high=op.epilogue.high,
         **halo_fields(y),
