@@ -25,6 +25,12 @@ _STEP_OVERHEAD_CYCLES: Final = 10000
 _FLOATS_PER_CYCLE: Final = 4
 """Rate at which another step reads the input once more, from L2 or beyond."""
 
+L3_BYTES_PER_CYCLE: Final = 4
+"""What a core reads from L3."""
+
+MEMORY_BYTES_PER_CYCLE: Final = 2
+"""A core's share of memory when all cores stream weights or activations."""
+
 _UNIT_MACS: Final = 1 << 20
 """Multiply-adds that one unit of work should hold: some tens of microseconds, so that sharing out is cheap and an
 interrupted thread does not keep the others waiting for long."""
@@ -50,6 +56,11 @@ def tile_cycles(tile: Tile, depth: int) -> float:
         _FMA_LATENCY_CYCLES,
     )
     return depth * per_step + _TILE_OVERHEAD_CYCLES
+
+
+def direct_cycles(machine: Machine, macs: int, weight_bytes: int) -> float:
+    """Estimated cycles of a direct convolution on one core: its multiply-adds, or its weights if they come slower."""
+    return max(macs / machine.isa.lanes / FMA_PER_CYCLE, weight_bytes / MEMORY_BYTES_PER_CYCLE)
 
 
 @cache

@@ -5,11 +5,12 @@ Every plan passes through here, the planner's own as well as one from a file.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 from ..errors import PlanError
-from ..kernels.step import PATCH_OUT
 from ..simd.isa import Isa, Tile
+from . import winograd
 from .choices import Choices, GemmChoice, PanelRun, node_key
 from .choose import GemmProblem, can_winograd, gemm_problem, ops_to_choose
 from .planning import Planning
@@ -35,32 +36,30 @@ def check_choices(planning: Planning, choices: Choices, max_batch: int) -> None:
         if isinstance(choice, GemmChoice):
             _check_gemm(isa, key, choice, problem)
             continue
-        where = "conv_gemm for this node: conv_winograd is for 3x3, stride 1, one group, sides in multiples of 4"
+        where = "conv_gemm for this node: conv_winograd is for 3x3, stride 1, one group"
         _require(can_winograd(planning, op), key, "kernel", "conv_winograd", where)
         divides = [tile for tile in isa.tiles if problem.vectors % tile.nr == 0]
         _check_tile(isa, divides, key, "tile", choice.tile, f"with NR a divisor of {problem.vectors} vectors, ")
-        _check_range(key, "mc", choice.mc, problem.images * problem.pixels // PATCH_OUT**2)
+        y = planning.layout(op.output)
+        _check_range(key, "mc", choice.mc, problem.images * winograd.patches_of(y.h, y.w))
 
 
 def _check_segments(planning: Planning, segments: tuple[Segment, ...], max_batch: int) -> None:
     names = [node_key(op, planning.keys) for op in planning.graph.ops]
-    if not 1 <= len(segments) <= 2:
-        raise PlanError(f"plan: segments has {len(segments)} entries: 1 or 2 are allowed")
+    if not segments:
+        raise PlanError("plan: segments is empty: one or more are needed")
     ends = [segment.last for segment in segments]
     if ends[-1] != len(names):
         raise PlanError(
             f"plan: segments[{len(ends) - 1}], last_node={(names[ends[-1] - 1] if ends[-1] else None)!r}: "
             f"the last segment ends with the model's last node, {names[-1]!r}"
         )
-    if len(ends) == 2 and not 0 < ends[0] < ends[1]:
-        raise PlanError("plan: segments[0], last_node: a node is needed that comes before that of segments[1]")
+    for number, (before, end) in enumerate(pairwise([0, *ends])):
+        if before >= end:
+            raise PlanError(f"plan: segments[{number}], last_node: a node is needed that comes after those before it")
     for number, segment in enumerate(segments):
         if not 1 <= segment.chunk <= max_batch:
             raise PlanError(f"plan: segments[{number}], chunk={segment.chunk}: 1 to max_batch={max_batch} is allowed")
-    if len(segments) == 2 and segments[1].chunk != max_batch:
-        raise PlanError(
-            f"plan: segments[1], chunk={segments[1].chunk}: the second segment runs the whole batch, {max_batch}"
-        )
 
 
 def _check_gemm(isa: Isa, key: str, choice: GemmChoice, problem: GemmProblem) -> None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..graph.ir import Conv, Dense, Op
-from ..kernels.step import PATCH_OUT
 from . import winograd
-from .blocking import choose_blocks, choose_tiles
+from .blocking import choose_blocks, choose_tiles, direct_cycles
 from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_key
 from .lower.conv import is_depthwise, row_is_one_tap
 from .planning import Planning
@@ -44,7 +43,7 @@ def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | N
     nodes: dict[str, ConvChoice] = {}
     for op, chunk in ops_to_choose(planning, segments):
         gemm = choose_gemm(planning, gemm_problem(planning, op, chunk))
-        nodes[node_key(op, planning.keys)] = _choose_winograd(planning, op) or gemm
+        nodes[node_key(op, planning.keys)] = _choose_winograd(planning, op, chunk) or gemm
     return Choices(segments, nodes)
 
 
@@ -89,17 +88,21 @@ def can_winograd(planning: Planning, op: Op) -> bool:
     if not isinstance(op, Conv):
         return False
     whole_vectors = planning.layout(op.x).channels_stored % planning.machine.isa.lanes == 0
-    return whole_vectors and winograd.fits(op, planning.value(op.weight).shape, planning.layout(op.output))
+    return whole_vectors and winograd.fits(op, planning.value(op.weight).shape)
 
 
-def _choose_winograd(planning: Planning, op: Conv | Dense) -> WinogradChoice | None:
-    """Winograd's form, where it fits and is estimated to pay."""
+def _choose_winograd(planning: Planning, op: Conv | Dense, chunk: int) -> WinogradChoice | None:
+    """Winograd's form, where it fits and is estimated to pay for so many units of batch at once."""
     if not can_winograd(planning, op):
         return None
-    machine, x, y = planning.machine, planning.layout(op.x), planning.layout(op.output)
-    out_c, depth = planning.value(op.weight).shape[:2]
-    if not winograd.pays(machine, depth, out_c, y.h * y.w):
+    machine, y = planning.machine, planning.layout(op.output)
+    weight = planning.value(op.weight)
+    out_c, in_c = weight.shape[:2]
+    images = y.images * chunk
+    patches = images * winograd.patches_of(y.h, y.w)
+    direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c * 4)
+    if not winograd.pays(machine, in_c, out_c, patches, direct):
         return None
-    patches = winograd.choose_patches(machine, x.channels_stored, y.channels_stored, y.h * y.w // PATCH_OUT**2)
-    tile = winograd.choose_tile(machine.isa, patches, -(-out_c // machine.isa.lanes), depth)
-    return None if tile is None else WinogradChoice(tile, patches)
+    mc = winograd.choose_patches(machine, in_c, patches)
+    tile = winograd.choose_tile(machine.isa, mc, -(-out_c // machine.isa.lanes), in_c)
+    return None if tile is None else WinogradChoice(tile, mc)

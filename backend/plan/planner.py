@@ -1,8 +1,8 @@
 """Graph -> plan: where every value lives, one or more steps per op (lower/), then offsets filled in.
 
-Early layers of a network have large pictures and small weights, late ones the reverse. So a plan has up to two
-segments (segments.py): the first runs few images at a time, its values sharing memory that stays in cache; the
-second runs the whole batch, so that each weight is read from memory once.
+Early layers of a network have large pictures and small weights, late ones the reverse. So a plan has segments
+(segments.py): the first run few images at a time, their values sharing memory that stays in cache; later ones run
+more, so that each weight is read from memory more seldom.
 
 Three stages, so that what was decided is a record of its own: choose (choose.py, or a plan file), check (check.py),
 lower (lower/).
@@ -21,6 +21,7 @@ from ..graph.ir import BATCH, Conv, Graph, Op, Pads, Reshape, Transpose, reads
 from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
+from . import winograd
 from .check import check_choices
 from .choose import choose
 from .layout import NO_HALO, layout_of
@@ -114,11 +115,12 @@ def _lay_out(planning: Planning) -> None:
             if isinstance(op, Conv) and op.epilogue.residual == name:
                 reach = max(reach, channels_reached(planning, op))
             if isinstance(op, Conv) and op.x == name:
+                below, right = winograd.overhang(op, planning.value(op.weight).shape, planning.value(op.output).shape)
                 halo = (
                     max(halo[0], op.pads[0]),
                     max(halo[1], op.pads[1]),
-                    max(halo[2], op.pads[2]),
-                    max(halo[3], op.pads[3]),
+                    max(halo[2], op.pads[2] + below),
+                    max(halo[3], op.pads[3] + right),
                 )
         scalar_writer = name in graph.inputs or isinstance(writer.get(name), (Reshape, Transpose))
         scalar_readers = all(_reads_scalars(planning, op, name) for op in readers.get(name, []))
@@ -200,9 +202,10 @@ def _place_values(
         first, last = users[0], users[-1]
         home = drafts[first].segment
         copies[name] = segments[home].chunk
-        if drafts[last].segment != home:  # later chunks of the segment must not overwrite what earlier ones left
+        reader = drafts[last].segment
+        if reader != home:  # it holds the whole batch, from the first chunk that writes it to the last that reads it
             chunk = segments[home].chunk
-            copies[name], first = -(-max_batch // chunk) * chunk, bounds[home][0]
+            copies[name], first, last = -(-max_batch // chunk) * chunk, bounds[home][0], bounds[reader][1]
         layout = planning.layout(name)
         lifetimes.append(Lifetime(name, copies[name] * layout.images * layout.image, first, last))
     offsets, arena_size = assign_offsets(lifetimes, _ALIGN)

@@ -1,8 +1,8 @@
-"""How many images at a time: cuts a batch's ops into a segment that runs in chunks and one that runs whole. Pure.
+"""How many images at a time: cuts a batch's ops into segments that run in chunks of more and more images. Pure.
 
-Results do not depend on the cut. It is chosen by the cycles that each op is estimated to wait: for activations that
-do not stay in L2, and for weights that arrive more slowly than the multiply-adds use them up. Weights are prefetched,
-so that what arrives in time costs nothing, however often it comes.
+Early ops have large pictures and small weights: few images at a time keep the pictures in cache. Late ops have the
+reverse: many images at a time share the reading of weights. The cuts are chosen by estimated cycles; they change no
+result.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import numpy as np
 
 from ..graph.ir import Conv, Dense, Graph, Op, reads
 from ..machine import Machine
-from .blocking import FMA_PER_CYCLE
+from . import winograd
+from .blocking import L3_BYTES_PER_CYCLE, MEMORY_BYTES_PER_CYCLE, direct_cycles
 from .layout import Layout
 
-_L3_BYTES_PER_CYCLE: Final = 4
-"""Activations from L3, read as they are needed."""
-
-_MEMORY_BYTES_PER_CYCLE: Final = 2
-"""A core's share of memory when all cores stream weights or activations."""
+_CHUNKS: Final = (1, 4, 8)
+"""Images at a time that are tried, beside the whole batch."""
 
 
 @dataclass(frozen=True)
@@ -34,47 +32,67 @@ class Segment:
 
 
 def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, max_batch: int) -> tuple[Segment, ...]:
-    """One image at a time up to the op where reading weights once per image costs more than it saves."""
+    """The cheapest cut by estimated cycles: dynamic programming over ops and chunks, which only grow.
+
+    A cut costs the next op's activations from memory: what crosses it was written for the whole batch.
+    """
     count = len(graph.ops)
-    if max_batch == 1 or count == 0:
+    if count == 0:
         return (Segment(0, count, max_batch),)
-    work = [_Work.of(graph, layouts, op) for op in graph.ops]
-    chunked = np.cumsum([0.0, *(_waiting(machine, entry, 1) for entry in work)])
-    whole = np.cumsum([0.0, *(_waiting(machine, entry, max_batch) for entry in work)])
-    cut = int(np.argmin(chunked + (whole[-1] - whole)))
-    if cut == 0:
-        return (Segment(0, count, max_batch),)
-    if cut == count:
-        return (Segment(0, count, 1),)
-    return (Segment(0, cut, 1), Segment(cut, count, max_batch))
+    chunks = [*(chunk for chunk in _CHUNKS if chunk < max_batch), max_batch]
+    # For each chunk of the latest op: (cycles per image so far, where its segment and those before it begin).
+    best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ((0, chunk),)) for chunk in chunks]
+    for index, op in enumerate(graph.ops):
+        work = _Work.of(graph, layouts, op)
+        crossing = work.activation_bytes / MEMORY_BYTES_PER_CYCLE
+        extended = []
+        for number, chunk in enumerate(chunks):
+            options = [best[number]]
+            if index:
+                options += [(cost + crossing, (*cuts, (index, chunk))) for cost, cuts in best[:number]]
+            cost, cuts = min(options)
+            extended.append((cost + _cycles(machine, work, chunk), cuts))
+        best = extended
+    _, cuts = min(best)
+    ends = [first for first, _ in cuts[1:]] + [count]
+    return tuple(Segment(first, last, chunk) for (first, chunk), last in zip(cuts, ends, strict=True))
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Of one op: bytes of its constants; bytes of the activations it reads and writes and multiply-adds, per image."""
+    """Of one op, per image: bytes of the activations it reads and writes; of its constants; its multiply-adds.
 
-    weight_bytes: float
-    activation_bytes: float
-    macs: float
+    winograd: (input channels, output channels, patches) if F(4x4, 3x3) can compute it.
+    """
+
+    activation_bytes: int
+    weight_bytes: int
+    macs: int
+    winograd: tuple[int, int, int] | None
 
     @classmethod
     def of(cls, graph: Graph, layouts: dict[str, Layout], op: Op) -> _Work:
-        weights = sum(graph.constants[name].nbytes for name in reads(op) if name in graph.constants)
+        weight_bytes = sum(graph.constants[name].nbytes for name in reads(op) if name in graph.constants)
         names = [*(name for name in reads(op) if name not in graph.constants), op.output]
-        activations = sum(4 * layouts[name].images * layouts[name].image for name in names)
+        activation_bytes = sum(4 * layouts[name].images * layouts[name].image for name in names)
         output = layouts[op.output]
-        multiplies = isinstance(op, (Conv, Dense))
-        macs = graph.constants[op.weight].size * output.images * output.h * output.w if multiplies else 0
-        return cls(float(weights), float(activations), float(macs))
+        macs, form = 0, None
+        if isinstance(op, (Conv, Dense)):
+            shape = graph.constants[op.weight].shape
+            macs = int(np.prod(shape)) * output.images * output.h * output.w
+            if isinstance(op, Conv) and winograd.fits(op, shape):
+                form = shape[1], shape[0], winograd.patches_of(output.h, output.w)
+        return cls(activation_bytes, weight_bytes, macs, form)
 
 
-def _waiting(machine: Machine, work: _Work, images: int) -> float:
-    """Estimated cycles per image that one core waits for memory if `images` run at once."""
-    computing = images * work.macs / (machine.isa.lanes * FMA_PER_CYCLE)
-    weights = max(0.0, work.weight_bytes / _MEMORY_BYTES_PER_CYCLE - computing)
+def _cycles(machine: Machine, work: _Work, images: int) -> float:
+    """Estimated cycles per image of one core if `images` run at once: computing, and waiting for activations."""
+    computing = direct_cycles(machine, images * work.macs, work.weight_bytes)
+    if work.winograd is not None:
+        in_c, out_c, patches = work.winograd
+        computing = min(computing, winograd.cycles(machine, in_c, out_c, images * patches))
     held = work.activation_bytes * images
     if held <= machine.l2_bytes / 2:
-        rate = np.inf
-    else:
-        rate = _L3_BYTES_PER_CYCLE if held <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
-    return (weights + held / rate) / images
+        return computing / images
+    rate = L3_BYTES_PER_CYCLE if held <= machine.l3_bytes / 2 else MEMORY_BYTES_PER_CYCLE
+    return (computing + held / rate) / images

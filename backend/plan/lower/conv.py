@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...graph.ir import ABSENT, Conv, Dense, Op
-from ...kernels.step import PATCH_OUT, PATCH_POINTS, KernelKey
+from ...kernels.step import PATCH_POINTS, KernelKey
 from .. import winograd
 from ..choices import GemmChoice, WinogradChoice
 from ..layout import Layout
@@ -209,7 +209,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
         KernelKey("conv_winograd", tile),
         op.name,
         macs=y.images * y.h * y.w * 9 * depth * out_c,
-        executed_macs=y.images * y.h * y.w // PATCH_OUT**2 * PATCH_POINTS * depth * panels * width,
+        executed_macs=y.images * winograd.patches_of(y.h, y.w) * PATCH_POINTS * depth * panels * width,
         weight_bytes=packed.nbytes,
         images=y.images,
         in_c=x.channels_stored,
