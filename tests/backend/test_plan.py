@@ -137,6 +137,21 @@ def test_no_cut_into_segments_changes_a_bit(max_batch: int) -> None:
                 np.testing.assert_array_equal(a, b[:images], err_msg=f"cut {cut}, chunk {chunk}, {images} images")
 
 
+def test_many_segments_change_no_bit() -> None:
+    """Values that cross several cuts, read by segments that run in chunks themselves, smaller and larger ones."""
+    graph, max_batch = block_net(), 5
+    count = len(graph.ops)
+    inputs = random_inputs(graph, max_batch)
+    expected = run_plan(cut_plan(graph, max_batch, Segment(0, count, max_batch)), inputs)
+    for chunks in ((1, 2, 2), (2, 3, 1), (3, 1, 5)):
+        for cuts in itertools.combinations(range(1, count), 2):
+            bounds = itertools.pairwise((0, *cuts, count))
+            segments = [Segment(*ends, chunk) for ends, chunk in zip(bounds, chunks, strict=True)]
+            got = run_plan(cut_plan(graph, max_batch, *segments), inputs)
+            for a, b in zip(got, expected, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=f"{segments}")
+
+
 def test_equal_arguments_give_equal_plans() -> None:
     first, second = (plan_graph(block_net(), 4) for _ in range(2))
     assert first.steps.tobytes() == second.steps.tobytes()

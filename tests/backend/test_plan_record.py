@@ -202,18 +202,14 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "another precision": (put("precision", "int8"), r"for precision int8, not fp32"),
     "another batch": (put("max_batch", 2), r"for max_batch 2, not 4: ask for 2"),
     "another model": (lambda c: c["model"].update(network_sha256="0"), r"for model 'test', network 0, not for 'test'"),
-    "no segment": (put("segments", []), r"segments has 0 entries: 1 or 2"),
+    "no segment": (put("segments", []), r"segments is empty: one or more"),
     "an open end": (put("segments", [{"last_node": "stem", "chunk": 1}]), r"last_node='stem': .* last node, 'head'"),
     "segments in disorder": (
         put("segments", [{"last_node": "head", "chunk": 1}, {"last_node": "head", "chunk": 4}]),
-        r"segments\[0\], last_node: a node is needed that comes before",
+        r"segments\[1\], last_node: a node is needed that comes after",
     ),
     "an end nowhere": (put("segments", [{"last_node": "nobody", "chunk": 1}]), r"last_node='nobody': .* no such node"),
     "chunk beyond the batch": (put("segments", [{"last_node": "head", "chunk": 5}]), r"chunk=5: 1 to max_batch=4"),
-    "half a batch at last": (
-        put("segments", [{"last_node": "stem", "chunk": 1}, {"last_node": "head", "chunk": 2}]),
-        r"segments\[1\], chunk=2: the second segment runs the whole batch, 4",
-    ),
 }  # fmt: skip
 
 
