@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from .errors import BackendError, InputError, MachineError, ModelError
+from .errors import BackendError, InputError, MachineError, ModelError, PlanError
 from .machine import Machine, detect
-from .model import InferenceSession, NodeArg, StepProfile
+from .model import InferenceSession, NodeArg, StepProfile, plan_model, usable_threads
 from .pixels import PixelInput
+from .plan.plan import Plan
+from .plan.record import PlanRecord, read_record
+from .plan.table import Roofs
 
 __all__ = [
     "BackendError",
@@ -16,6 +19,13 @@ __all__ = [
     "ModelError",
     "NodeArg",
     "PixelInput",
+    "Plan",
+    "PlanError",
+    "PlanRecord",
+    "Roofs",
     "StepProfile",
     "detect",
+    "plan_model",
+    "read_record",
+    "usable_threads",
 ]

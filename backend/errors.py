@@ -17,3 +17,7 @@ class InputError(BackendError):
 
 class MachineError(BackendError):
     """This machine, or the way it is set up, cannot do what was asked: ISA, threads, threading layer."""
+
+
+class PlanError(BackendError):
+    """A saved plan cannot be followed: not a plan file, made for something else, or with a value that cannot be."""

@@ -27,6 +27,7 @@ from .pixels import PixelInput
 from .plan.pack import aligned_zeros
 from .plan.plan import Plan, Port, StepInfo
 from .plan.planner import make_plan
+from .plan.record import PlanRecord, read_record
 
 Array = npt.NDArray[Any]
 
@@ -57,6 +58,50 @@ class StepProfile:
         return 2e-9 * self.info.macs * self.images / self.seconds
 
 
+def plan_model(
+    model: str | os.PathLike[str] | bytes | Any,
+    *,
+    precision: str = "auto",
+    max_batch: int = 1,
+    isa: str | None = None,
+    machine: Machine | None = None,
+    plan: str | os.PathLike[str] | PlanRecord | None = None,
+    pixels: PixelInput | None = None,
+    outputs: Sequence[str] | None = None,
+) -> Plan:
+    """The plan that a session with these arguments would follow; compiles nothing, but settles the process's ISA.
+
+    Raises: ModelError, InputError, MachineError, PlanError.
+    """
+    if precision not in ("auto", "fp32"):
+        raise InputError(f"precision={precision!r}: choose 'auto' or 'fp32'")
+    if not 1 <= max_batch <= MOST_BATCH:
+        raise InputError(f"max_batch={max_batch}: choose 1 to {MOST_BATCH}; `run` takes any number of images")
+    if machine is not None and isa not in (None, machine.isa.name):
+        raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
+    saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
+    machine = machine if machine is not None else detect(isa)
+    target_isa(machine.isa, machine.best_isa)
+    prepare_cache()
+    graph = read_model(model)
+    if outputs is not None:
+        graph = prune(graph, tuple(outputs))
+    graph = run_passes(graph)  # the unfused weights are let go of before the packed ones are made
+    return make_plan(graph, machine, max_batch, pixels, saved)
+
+
+def usable_threads(threads: int | None, machine: Machine) -> int:
+    """How many threads a session would use: all CPUs of the calling thread for None. Raises: MachineError for too many."""
+    if threads is None:
+        return machine.cores
+    if not 1 <= threads <= machine.cores:
+        raise MachineError(
+            f"threads={threads}, but this thread may run on {machine.cores} of the machine's CPUs (`pin` binds a "
+            f"thread for good): ask for 1 to {machine.cores}, or create the session in another thread"
+        )
+    return threads
+
+
 class InferenceSession:
     """A model, planned for one ISA and one largest batch, with the memory to run it.
 
@@ -65,10 +110,11 @@ class InferenceSession:
     model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" or "fp32". max_batch: what the plan is
     made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs
     that the calling thread may use). isa: "avx512", "avx2", "generic" or None for the best. machine: a description in
-    place of detection. pixels: what raw uint8 N H W C images stand for, if they are to be taken too. outputs: the
+    place of detection. plan: a plan file, or the record of another session's plan, whose choices are followed in place
+    of the planner's. pixels: what raw uint8 N H W C images stand for, if they are to be taken too. outputs: the
     tensors to compute, intermediate ones included, in place of the model's outputs.
 
-    Raises: ModelError, InputError, MachineError.
+    Raises: ModelError, InputError, MachineError, PlanError.
     """
 
     def __init__(
@@ -80,25 +126,21 @@ class InferenceSession:
         threads: int | None = None,
         isa: str | None = None,
         machine: Machine | None = None,
+        plan: str | os.PathLike[str] | PlanRecord | None = None,
         pixels: PixelInput | None = None,
         outputs: Sequence[str] | None = None,
     ) -> None:
-        if precision not in ("auto", "fp32"):
-            raise InputError(f"precision={precision!r}: choose 'auto' or 'fp32'")
-        if not 1 <= max_batch <= MOST_BATCH:
-            raise InputError(f"max_batch={max_batch}: choose 1 to {MOST_BATCH}; `run` takes any number of images")
-        if machine is not None and isa not in (None, machine.isa.name):
-            raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
-        self._machine = machine if machine is not None else detect(isa)
-        self._threads = _usable_threads(threads, self._machine)
-        target_isa(self._machine.isa, self._machine.best_isa)
-        prepare_cache()
-        graph = read_model(model)
-        if outputs is not None:
-            graph = prune(graph, tuple(outputs))
-        graph = run_passes(graph)  # the unfused weights are let go of before the packed ones are made
-        self._plan = make_plan(graph, self._machine, max_batch, pixels)
-        del graph
+        self._plan = plan_model(
+            model,
+            precision=precision,
+            max_batch=max_batch,
+            isa=isa,
+            machine=machine,
+            plan=plan,
+            pixels=pixels,
+            outputs=outputs,
+        )
+        self._threads = usable_threads(threads, self._plan.machine)
         self._executor = _Executor(self._plan, self._threads)
         self._turn = threading.Lock()
 
@@ -110,10 +152,10 @@ class InferenceSession:
     @property
     def machine(self) -> Machine:
         """The machine that the plan was made for."""
-        return self._machine
+        return self._plan.machine
 
     def plan(self) -> Plan:
-        """What runs: kernels, tiles, bytes."""
+        """What runs: kernels, tiles, bytes. Printed, it is a table; `plan().record.write(path)` saves it."""
         return self._plan
 
     def get_inputs(self) -> list[NodeArg]:
@@ -266,17 +308,6 @@ class _Executor:
         else:
             self._size_team(self._threads)
             self._run(*self._fixed, steps, first, last, count, self._counters, self._threads)
-
-
-def _usable_threads(threads: int | None, machine: Machine) -> int:
-    if threads is None:
-        return machine.cores
-    if not 1 <= threads <= machine.cores:
-        raise MachineError(
-            f"threads={threads}, but this thread may run on {machine.cores} of the machine's CPUs (`pin` binds a "
-            f"thread for good): ask for 1 to {machine.cores}, or create the session in another thread"
-        )
-    return threads
 
 
 def _node_arg(port: Port) -> NodeArg:

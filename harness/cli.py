@@ -50,6 +50,10 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--quiet", is_flag=True, help="No progress on standard error.")(command)
 
 
+_plan: Final = click.option(
+    "--plan", type=_PATH, metavar="FILE.json", help="numba: follow the choices in this file, as `plan --json` wrote it."
+)
+
 _preprocessed_dir: Final = click.option(
     "--preprocessed-dir", type=_PATH, metavar="DIR", help="Store of preprocessed images. [default: in the user's cache]"
 )
@@ -94,6 +98,7 @@ _preprocessed_dir: Final = click.option(
 @click.option("--user-conf", type=_PATH, metavar="FILE", help="LoadGen settings. [default: the package's user.conf]")
 @click.option("--audit-conf", type=_PATH, metavar="FILE", help="Settings of a compliance test. [default: none]")
 @click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic. [default: the best this machine has]")
+@_plan
 @_common
 def run(**flags: Any) -> None:
     """Run LoadGen tests.
@@ -179,6 +184,7 @@ def _run_config(flags: dict[str, Any]) -> RunConfig:
         user_conf=flags["user_conf"],
         audit_conf=flags["audit_conf"],
         isa=flags["isa"],
+        plan=flags["plan"],
     )
 
 
@@ -259,6 +265,7 @@ def accuracy(run_dir: Path, dataset_path: Path | None, **_: Any) -> None:
 @click.option("--layers", is_flag=True, help="Also each layer of our engine, against this machine's measured roofs.")
 @click.option("--json", "json_path", type=_PATH, metavar="FILE", help="[default: a dated file in reports/bench]")
 @click.option("--isa", metavar="NAME", help="Of our engine: avx512, avx2 or generic. [default: the best there is]")
+@_plan
 @_common
 def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **settings: Any) -> None:
     """Measure images/s of our engine and its peers, taking turns on the same CPUs, and their ratios."""
@@ -279,6 +286,25 @@ def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **se
     with open_progress(quiet) as progress:
         result, path = run_bench(config, progress)
     print_bench(result, path)
+
+
+@cli.command()
+@click.argument("model", type=_PATH, metavar="MODEL.onnx")
+@click.option("--max-batchsize", "max_batch", type=int, default=1, show_default=True, metavar="N", help="Most images.")
+@click.option("--threads", type=int, metavar="N", help="Threads of one session. [default: as many as CPUs]")
+@click.option("--isa", metavar="NAME", help="avx512, avx2 or generic. [default: the best this machine has]")
+@_plan
+@click.option("--json", "json_path", type=_PATH, metavar="FILE", help="Write the plan there, for --plan to read.")
+@_common
+def plan(quiet: bool, debug: bool, **settings: Any) -> None:
+    """Show what our engine would run: kernels, tiles, cache blocks, bytes, operations, expected time, memory."""
+    del debug  # read by `main`
+    from .plan import PlanConfig, describe_plan
+    from .progress import open_progress
+
+    with open_progress(quiet) as progress:
+        text = describe_plan(PlanConfig(**settings), progress)
+    click.echo(text)
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ class RunConfig:
     LoadGen's settings; None keeps user.conf and the official values. `max_latency_s` is Server's bound and the
     streams' expected latency of a query.
     `max_batch`: most images in one inference; None for the scenario's default.
+    `plan`: a plan file for our engine, in place of its own choices.
     `instances`, `threads`: None for the scenario's default (`placement.py`).
     `user_conf`: None for the file that comes with the package. `audit_conf`: None for no audit.
     `not_submittable`: reasons known beforehand why this run cannot be submitted.
@@ -67,6 +68,7 @@ class RunConfig:
     user_conf: Path | None = None
     audit_conf: Path | None = None
     isa: str | None = None
+    plan: Path | None = None
     not_submittable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class RunConfig:
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise BadInputError(f"{flag} {value}: must be greater than 0")
+        if self.plan is not None and self.backend != "numba":
+            raise BadInputError(f"--plan is for --backend numba, not for {self.backend}: leave one of the two out")
         if self.mode == "find_peak" and self.scenario != "Server":
             raise BadInputError(
                 f"--find-peak-performance works in Server only, not in {self.scenario}: add --scenario Server"

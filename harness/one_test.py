@@ -100,6 +100,7 @@ def _open(task: Task, counters: Counters, failure: Failure) -> _OpenTest:
             cores=task.placement.cores[slot],
             max_batch=task.max_batch,
             isa=config.isa,
+            plan=config.plan,
         )
         instances.append(_open_instance(config.backend, request))
         return Answerer(instances[slot].runner, library, failure, counters, slot)

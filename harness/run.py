@@ -77,6 +77,8 @@ def _check_files(config: RunConfig, profile: Profile) -> Path:
     settings.check_rate(config, user_settings, user_conf)
     if config.audit_conf is not None and not config.audit_conf.is_file():
         raise BadInputError(f"--audit-conf {config.audit_conf}: no such file")
+    if config.plan is not None and not config.plan.is_file():
+        raise BadInputError(f"--plan {config.plan}: no such file")
     if config.model is not None and not config.model.is_file():
         raise BadInputError(f"--model {config.model}: no such file")
     return user_conf

@@ -27,7 +27,7 @@ INSIDE_BACKEND = {
     "plan": {"plan", "graph", "kernels", "machine", "pixels", "simd", "errors"},
     "peak": {"machine", "kernels", "simd", "errors"},
     "model": {"plan", "graph", "kernels", "machine", "pixels", "errors"},
-    "__init__": {"errors", "machine", "model", "pixels"},
+    "__init__": {"errors", "machine", "model", "pixels", "plan"},
 }
 """File or folder of backend -> what of backend it may import, whole folders or files."""
 

@@ -135,14 +135,22 @@ class _Emitter:
         self.add_incoming(result, sums, loop)
         return ends[0], ends[1], ends[2], result
 
-    def prefetch(self, pointer: Any) -> None:
-        """A read that will happen, into L2."""
+    def prefetch(self, pointer: Any, *, locality: int = 2, write: bool = False) -> None:
+        """A read or write that will happen: into L1 (locality 3) or L2 (2)."""
         byte_pointer = ir.IntType(8).as_pointer()
         function = cgutils.get_or_insert_function(
             self.builder.module, ir.FunctionType(ir.VoidType(), [byte_pointer, I32, I32, I32]), "llvm.prefetch.p0"
         )
-        read, locality_l2, data_cache = I32(0), I32(2), I32(1)
-        self.builder.call(function, [self.builder.bitcast(pointer, byte_pointer), read, locality_l2, data_cache])
+        data_cache = I32(1)
+        self.builder.call(
+            function, [self.builder.bitcast(pointer, byte_pointer), I32(int(write)), I32(locality), data_cache]
+        )
+
+    def prefetch_rows(self, rows: list[Any], *, write: bool) -> None:
+        """Every cache line of the tile's rows, into L1."""
+        for row in rows:
+            for n in range(0, self.nr * self.isa.lanes, min(_CACHE_LINE_F32, self.nr * self.isa.lanes)):
+                self.prefetch(self.builder.gep(row, [I64(n)]), locality=3, write=write)
 
 
 @intrinsic
@@ -208,6 +216,11 @@ def gemm_tile(
 
         x_offsets = table_rows(x_rows_v)
         outputs = [builder.gep(arena_at(y_v), [row]) for row in table_rows(y_rows_v)]
+
+        emitter.prefetch_rows(outputs, write=True)
+        with builder.if_then(builder.icmp_signed("!=", has_residual_v, I64(0))):
+            base = arena_at(residual_v)
+            emitter.prefetch_rows([builder.gep(base, [row]) for row in table_rows(residual_rows_v)], write=False)
 
         def from_bias() -> list[list[Any]]:
             row = emitter.row_vectors(weights_at(bias_v))

@@ -5,14 +5,18 @@ infinity: Y = A^T [sum over channels (G g G^T) * (B^T d B)] A for input patches 
 
 A unit takes `mc` patches through all three phases, so that everything between input and output stays in the
 worker's scratch memory, in L2:
-    U[point][patch][channel]         input patches, transformed
-    M[point] = U[point] @ W[point]   36 small GEMMs by the micro-kernel
-    Y                                transformed back, bias, residual and clip applied, stored
-Weights are packed [point][panel][depth][NR * lanes]. The picture's height and width are multiples of 4.
+    U[point][patch][channel]          input patches, transformed
+    M[point] = U[point] @ W[point]    36 small GEMMs by the micro-kernel, for one panel of output channels
+    Y                                 that panel transformed back, bias, residual and clip applied, stored
+Weights are packed [panel][point][depth][NR * lanes], in the order in which they are used.
+
+Patches tile the picture from its top left corner; the last row and column of them may overhang. There the input's
+halo is wide enough to be read (zeros), and what lies outside the output is not kept.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
@@ -30,7 +34,7 @@ from ..simd.vector import (
     splat_vector,
     store_vector,
 )
-from .gemm_tile import gemm_tile
+from .gemm_tile import UNROLL, gemm_tile
 from .halo import zero_halo
 from .jit import jit
 from .step import PATCH_OUT, PATCH_POINTS
@@ -101,39 +105,48 @@ def _transform_input(_typing: Any, tag: Any, arena: Any, x: Any, x_row: Any, x_p
 @intrinsic
 def _transform_output(
     _typing: Any, tag: Any, arena: Any, weights: Any, m: Any, m_point: Any, bias: Any, y: Any, y_row: Any,
-    y_pixel: Any, b: Any, b_row: Any, b_pixel: Any, has_b: Any, low: Any, high: Any,
+    y_pixel: Any, b: Any, b_row: Any, b_pixel: Any, has_b: Any, rows: Any, columns: Any, low: Any, high: Any,
 ) -> Any:  # fmt: skip
-    """Y for one patch and one vector of channels: reads m + point * m_point, writes 4x4 pixels at y."""
-    signature = types.void(tag, arena, weights, *([types.int64] * 10), types.float32, types.float32)
+    """Y for one patch and one vector of channels: reads m + point * m_point, writes rows x columns pixels at y."""
+    signature = types.void(tag, arena, weights, *([types.int64] * 12), types.float32, types.float32)
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _, arena_v, weights_v, m_v, point_v, bias_v, y_v, row_v, pixel_v, b_v, b_row_v, b_pixel_v, has_b_v = args[:13]
+        _, arena_v, weights_v, m_v, point_v, bias_v, y_v, row_v, pixel_v = args[:9]
+        b_v, b_row_v, b_pixel_v, has_b_v, rows_v, columns_v = args[9:15]
         lines, lanes = _Lines(builder, sig.args[0].isa), sig.args[0].isa.lanes
         source, target, other = (
             element_pointer(context, builder, sig.args[1], arena_v, offset) for offset in (m_v, y_v, b_v)
         )
         bias_vector = load_vector(builder, element_pointer(context, builder, sig.args[2], weights_v, bias_v), lanes)
-        low_vector, high_vector = (splat_vector(builder, bound, lanes) for bound in args[13:])
+        low_vector, high_vector = (splat_vector(builder, bound, lanes) for bound in args[15:])
 
         def point(i: int, j: int) -> Any:
             return load_vector(builder, builder.gep(source, [builder.mul(point_v, I64(6 * i + j))]), lanes)
 
+        def last_inside(count: Any) -> list[Any]:
+            """0 to 3, those outside the output replaced by the last one inside."""
+            last = builder.sub(count, I64(1))
+            return [
+                builder.select(builder.icmp_signed("<", I64(i), count), I64(i), last) for i in range(PATCH_OUT)
+            ]
+
+        row_at, column_at = last_inside(rows_v), last_inside(columns_v)
+
         def place(pointer: Any, row: Any, pixel: Any, i: int, j: int) -> Any:
-            return builder.gep(pointer, [builder.add(builder.mul(row, I64(i)), builder.mul(pixel, I64(j)))])
+            return builder.gep(pointer, [builder.add(builder.mul(row, row_at[i]), builder.mul(pixel, column_at[j]))])
 
         columns = [lines.output([point(i, j) for i in range(6)]) for j in range(6)]
-        rows = [lines.output([columns[j][i] for j in range(6)]) for i in range(PATCH_OUT)]
-        rows = [[builder.fadd(vector, bias_vector) for vector in row] for row in rows]
+        sums = [lines.output([columns[j][i] for j in range(6)]) for i in range(PATCH_OUT)]
+        sums = [[builder.fadd(vector, bias_vector) for vector in row] for row in sums]
 
         def write(residual: bool) -> None:
-            for i, row in enumerate(rows):
-                for j, vector in enumerate(row):
-                    if residual:
-                        vector = builder.fadd(
-                            vector, load_vector(builder, place(other, b_row_v, b_pixel_v, i, j), lanes)
-                        )
-                    clipped = clip_vector(builder, vector, low_vector, high_vector)
-                    store_vector(builder, clipped, place(target, row_v, pixel_v, i, j))
+            # Backwards, so that the last pixel inside is written after those outside that share its place.
+            for i, j in reversed(list(product(range(PATCH_OUT), repeat=2))):
+                vector = sums[i][j]
+                if residual:
+                    vector = builder.fadd(vector, load_vector(builder, place(other, b_row_v, b_pixel_v, i, j), lanes))
+                clipped = clip_vector(builder, vector, low_vector, high_vector)
+                store_vector(builder, clipped, place(target, row_v, pixel_v, i, j))
 
         with builder.if_else(builder.icmp_signed("!=", has_b_v, I64(0))) as (then, otherwise):
             with then:
@@ -146,10 +159,16 @@ def _transform_output(
 
 
 @jit
+def _patch_grid(step: Any) -> tuple[int, int]:
+    """(rows, columns) of patches that cover a picture."""
+    return (step.out_h + PATCH_OUT - 1) // PATCH_OUT, (step.out_w + PATCH_OUT - 1) // PATCH_OUT
+
+
+@jit
 def winograd_units(step: Any, images: int) -> int:
     """Units of a step for so many images."""
-    patches = images * (step.out_h // PATCH_OUT) * (step.out_w // PATCH_OUT)
-    return (patches + step.mc - 1) // step.mc
+    patch_rows, patch_columns = _patch_grid(step)
+    return (images * patch_rows * patch_columns + step.mc - 1) // step.mc
 
 
 @jit
@@ -158,17 +177,17 @@ def conv_winograd(
 ) -> None:  # fmt: skip
     """One unit: mc patches, counted over all images in N, row, column order."""
     lanes, mr, width = lanes_of(tile), mr_of(tile), width_of(tile)
-    patch_rows, patch_columns = step.out_h // PATCH_OUT, step.out_w // PATCH_OUT
+    patch_rows, patch_columns = _patch_grid(step)
     per_image = patch_rows * patch_columns
     begin = unit * step.mc
     count = min(step.mc, images * per_image - begin)
     rounded = (step.mc + mr - 1) // mr * mr
-    in_c, out_c, depth = step.in_c, step.out_c, step.depth
+    in_c, depth, low, high = step.in_c, step.depth, step.low, step.high
     u = step.scratch + worker * step.scratch_size
-    u_point, m_point = rounded * in_c, rounded * out_c
+    u_point, m_point = rounded * in_c, rounded * width
     m = u + PATCH_POINTS * u_point
     x_row, x_pixel, y_row, y_pixel = step.x_row, step.x_pixel, step.y_row, step.y_pixel
-    b_row, b_pixel, has_b, low, high = step.b_row, step.b_pixel, step.has_b, step.low, step.high
+    b_row, b_pixel, has_b = step.b_row, step.b_pixel, step.has_b
 
     for patch in range(count):
         image, place = divmod(begin + patch, per_image)
@@ -177,26 +196,36 @@ def conv_winograd(
         for c in range(0, in_c, lanes):
             _transform_input(tile, arena, x + c, x_row, x_pixel, u + patch * in_c + c, u_point)
     w = step.weight
-    for point in range(PATCH_POINTS):
-        for panel in range(step.panels):
+    block = depth * width
+    tiles = (count + mr - 1) // mr
+    prefetch_step = UNROLL * width // tiles
+    for panel in range(step.panels):
+        n = panel * width
+        for point in range(PATCH_POINTS):
             for row in range(0, count, mr):
                 gemm_tile(
                     tile, arena, weights, tables,
                     u + point * u_point, step.x_rows + row, w, step.taps, 1, depth,
-                    m + point * m_point + panel * width, step.y_rows + row, step.zeros,
-                    0, step.y_rows, 0, 1, 0, low, high, w + step.panel, 0,
+                    m + point * m_point, step.y_rows + row, step.zeros,
+                    0, step.y_rows, 0, 1, 0, low, high,
+                    w + block + row // mr * (block // tiles), prefetch_step,
                 )  # fmt: skip
-            w += step.panel
+            w += block
+        for patch in range(count):
+            image, place = divmod(begin + patch, per_image)
+            i, j = divmod(place, patch_columns)
+            rows = min(PATCH_OUT, step.out_h - i * PATCH_OUT)
+            columns = min(PATCH_OUT, step.out_w - j * PATCH_OUT)
+            y = step.y + image * step.y_image + i * PATCH_OUT * y_row + j * PATCH_OUT * y_pixel + n
+            b = step.b + image * step.b_image + i * PATCH_OUT * b_row + j * PATCH_OUT * b_pixel + n
+            for c in range(0, width, lanes):
+                _transform_output(
+                    tile, arena, weights, m + patch * width + c, m_point, step.bias + n + c,
+                    y + c, y_row, y_pixel, b + c, b_row, b_pixel, has_b, rows, columns, low, high,
+                )  # fmt: skip
     for patch in range(count):
         image, place = divmod(begin + patch, per_image)
         i, j = divmod(place, patch_columns)
-        y = step.y + image * step.y_image + i * PATCH_OUT * y_row + j * PATCH_OUT * y_pixel
-        b = step.b + image * step.b_image + i * PATCH_OUT * b_row + j * PATCH_OUT * b_pixel
-        for c in range(0, out_c, lanes):
-            _transform_output(
-                tile, arena, weights, m + patch * out_c + c, m_point, step.bias + c,
-                y + c, y_row, y_pixel, b + c, b_row, b_pixel, has_b, low, high,
-            )  # fmt: skip
         if j == 0:
             first = (image * step.out_h + i * PATCH_OUT) * step.out_w
-            zero_halo(arena, step, first, first + PATCH_OUT * step.out_w)
+            zero_halo(arena, step, first, first + min(PATCH_OUT, step.out_h - i * PATCH_OUT) * step.out_w)

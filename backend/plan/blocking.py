@@ -14,14 +14,22 @@ from ..simd.isa import Isa, Tile
 FMA_PER_CYCLE: Final = 2
 _LOADS_PER_CYCLE: Final = 2
 _FMA_LATENCY_CYCLES: Final = 4
+_VECTOR_BYTES: Final = 64
+_L2_BYTES_PER_CYCLE: Final = 24
 _TILE_OVERHEAD_CYCLES: Final = 30
 """Entering and leaving a tile: row pointers, bias, epilogue, stores."""
 
-_STEP_OVERHEAD_CYCLES: Final = 2000
+_STEP_OVERHEAD_CYCLES: Final = 10000
 """Another step for the same layer: another meeting of the threads."""
 
 _FLOATS_PER_CYCLE: Final = 4
 """Rate at which another step reads the input once more, from L2 or beyond."""
+
+L3_BYTES_PER_CYCLE: Final = 4
+"""What a core reads from L3."""
+
+MEMORY_BYTES_PER_CYCLE: Final = 2
+"""A core's share of memory when all cores stream weights or activations."""
 
 _UNIT_MACS: Final = 1 << 20
 """Multiply-adds that one unit of work should hold: some tens of microseconds, so that sharing out is cheap and an
@@ -44,9 +52,15 @@ def tile_cycles(tile: Tile, depth: int) -> float:
     per_step = max(
         tile.mr * tile.nr / FMA_PER_CYCLE,
         (tile.mr + tile.nr) / _LOADS_PER_CYCLE,
+        tile.nr * _VECTOR_BYTES / _L2_BYTES_PER_CYCLE,
         _FMA_LATENCY_CYCLES,
     )
     return depth * per_step + _TILE_OVERHEAD_CYCLES
+
+
+def direct_cycles(machine: Machine, macs: int, weight_bytes: int) -> float:
+    """Estimated cycles of a direct convolution on one core: its multiply-adds, or its weights if they come slower."""
+    return max(macs / machine.isa.lanes / FMA_PER_CYCLE, weight_bytes / MEMORY_BYTES_PER_CYCLE)
 
 
 @cache
@@ -83,7 +97,7 @@ def choose_blocks(machine: Machine, tile: Tile, pixels: int, panels: int, taps: 
     panel_bytes = taps * depth * width_bytes
     macs_per_tile = tile.mr * (width_bytes // 4) * taps * depth
     if panels * panel_bytes <= machine.l2_bytes // 2:
-        tiles = max(1, _UNIT_MACS // (macs_per_tile * panels))
+        tiles = max(1, min(_UNIT_MACS // (macs_per_tile * panels), -(-pixels // tile.mr)))
         return Blocks(tiles * tile.mr, panels, taps, depth, panels_outside=False)
     kc = max(1, machine.l2_bytes // 4 // width_bytes)
     kc_taps = _balanced(taps, max(1, kc // depth))

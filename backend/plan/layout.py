@@ -7,9 +7,13 @@ one pixel with one channel. Axis 0 always counts images.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from ..errors import ModelError
 from ..graph.ir import BATCH, Pads, Value
+
+_CROWDED: Final = 512
+_SPREAD: Final = 16
 
 NO_HALO: Pads = (0, 0, 0, 0)
 
@@ -28,7 +32,9 @@ class Layout:
 
     @property
     def pixel(self) -> int:
-        return self.channels_stored
+        """From one pixel to the next: never a multiple of 2 KiB, whose cache lines fall into the same few sets."""
+        crowded = self.rank == 4 and self.channels_stored % _CROWDED == 0
+        return self.channels_stored + (_SPREAD if crowded else 0)
 
     @property
     def row(self) -> int:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..graph.ir import BATCH, Graph, reads
+
 
 @dataclass(frozen=True)
 class Lifetime:
@@ -33,3 +37,36 @@ def assign_offsets(lifetimes: list[Lifetime], align: int) -> tuple[dict[str, int
         placed.append((offset, offset + size, value))
         offsets[value.name] = offset
     return offsets, max((end for _, end, _ in placed), default=0)
+
+
+@dataclass(frozen=True)
+class ModelBytes:
+    """What a model needs by itself. weights: all constants. activations: the most that is alive at one time."""
+
+    weights: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.weights + self.activations
+
+
+def model_bytes(graph: Graph, max_batch: int) -> ModelBytes:
+    """Of a graph after the passes, for max_batch: logical sizes, while its ops run one after the other, batch whole."""
+    values = {name: value for name, value in graph.values.items() if name not in graph.constants}
+    first, last = dict.fromkeys(values, 0), dict.fromkeys(values, 0)
+    for index, op in enumerate(graph.ops):
+        first[op.output] = last[op.output] = index
+        last |= {name: index for name in reads(op) if name in values}
+    for name in graph.outputs:
+        last[name] = len(graph.ops)
+    sizes = {
+        name: int(np.prod([max_batch if size == BATCH else size for size in value.shape], dtype=np.int64))
+        * np.dtype(value.dtype).itemsize
+        for name, value in values.items()
+    }
+    alive = [
+        sum(sizes[name] for name in values if first[name] <= index <= last[name]) for index in range(len(graph.ops) + 1)
+    ]
+    return ModelBytes(sum(array.nbytes for array in graph.constants.values()), max(alive))

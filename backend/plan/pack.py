@@ -11,9 +11,6 @@ from ..errors import ModelError
 
 ALIGN_BYTES: Final = 64
 _ALIGN: Final = ALIGN_BYTES // 4
-_PREFETCH_SLACK: Final = 1 << 16
-"""Elements behind the last weights, so that prefetching past the end touches nothing else (it could do no harm)."""
-
 F32Array = npt.NDArray[np.float32]
 I32Array = npt.NDArray[np.int32]
 
@@ -73,8 +70,11 @@ class Buffers:
         return self._table_offsets[key]
 
     def weights(self) -> F32Array:
-        """All weights in one aligned buffer; to be called once, at the end."""
-        buffer = aligned_zeros(self._weights_size + _PREFETCH_SLACK)
+        """All weights in one aligned buffer; to be called once, at the end.
+
+        Nothing lies behind the last panel, though kernels prefetch there: a prefetch neither faults nor writes.
+        """
+        buffer = aligned_zeros(self._weights_size)
         offset = 0
         for array in self._weights:
             buffer[offset : offset + array.size] = array

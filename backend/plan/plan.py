@@ -11,6 +11,9 @@ import numpy.typing as npt
 from ..graph.ir import DType, Shape
 from ..kernels.step import KernelKey
 from ..machine import Machine
+from .memory import ModelBytes
+from .record import PlanRecord
+from .table import PlanRow, Roofs, plan_rows, plan_text
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,28 @@ class Port:
 class StepInfo:
     """What a step is, for people: the node it came from, its kernel, and its costs per image.
 
-    macs: multiply-adds. weight_bytes: packed size. activation_bytes: what it reads and writes once.
+    op: type of the graph's op. macs: multiply-adds of the op as it is defined; executed_macs: those of the kernel, with
+    channels rounded up to whole vectors, and for Winograd those between its transforms. weight_bytes: packed size,
+    whatever the number of images. read_bytes, written_bytes: activations, each once.
     """
 
     node: str
+    op: str
     kernel: str
     shape: str
     macs: int
+    executed_macs: int
     weight_bytes: int
-    activation_bytes: int
+    read_bytes: int
+    written_bytes: int
+
+    @property
+    def activation_bytes(self) -> int:
+        """Read and written."""
+        return self.read_bytes + self.written_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """Numbers and arrays for the executor, names and costs for people.
 
@@ -47,10 +60,14 @@ class Plan:
 
     constants: (offset, array) to be written into the arena once. pixel_steps: the same steps for raw uint8 pixels in
     place of the first input, or None if the plan was made without pixels.
+
+    record: the choices that the steps follow, fit for a file. model_bytes: what the model itself needs, for comparison:
+    its constants, and the most of its values that are alive at one time, for max_batch, without any padding.
     """
 
     model: str
     machine: Machine
+    record: PlanRecord
     max_batch: int
     batched: bool
     inputs: tuple[Port, ...]
@@ -65,6 +82,21 @@ class Plan:
     arena_size: int
     scratch_size: int
     constants: tuple[tuple[int, npt.NDArray[np.float32]], ...]
+    model_bytes: ModelBytes
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, threads: int = 1, roofs: Roofs | None = None) -> str:
+        """A table for people: a line per step, sums, and what a session of so many threads owns.
+
+        roofs: what expected times are computed from; None leaves them out.
+        """
+        return plan_text(self, threads, roofs)
+
+    def rows(self) -> tuple[PlanRow, ...]:
+        """The table's content: what runs, step by step, with the tiles and blocks that the executor will use."""
+        return plan_rows(self)
 
     def arena_elements(self, threads: int) -> int:
         """float32 elements of the arena of a session: values, and scratch memory for each thread."""

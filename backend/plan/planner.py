@@ -1,14 +1,17 @@
 """Graph -> plan: where every value lives, one or more steps per op (lower/), then offsets filled in.
 
-Early layers of a network have large pictures and small weights, late ones the reverse. So a plan has up to two
-segments (segments.py): the first runs few images at a time, its values sharing memory that stays in cache; the
-second runs the whole batch, so that each weight is read from memory once.
+Early layers of a network have large pictures and small weights, late ones the reverse. So a plan has segments
+(segments.py): the first run few images at a time, their values sharing memory that stays in cache; later ones run
+more, so that each weight is read from memory more seldom.
+
+Three stages, so that what was decided is a record of its own: choose (choose.py, or a plan file), check (check.py),
+lower (lower/).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +21,24 @@ from ..graph.ir import BATCH, Conv, Graph, Op, Pads, Reshape, Transpose, reads
 from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
+from . import winograd
+from .check import check_choices
+from .choose import choose
 from .layout import NO_HALO, layout_of
 from .lower import LOWER
 from .lower.conv import channels_reached, is_depthwise
 from .lower.io import lower_export, lower_import, lower_pixels
-from .memory import Lifetime, assign_offsets
+from .memory import Lifetime, assign_offsets, model_bytes
 from .pack import ALIGN_BYTES
 from .plan import Plan, Port
 from .planning import Draft, Planning
-from .segments import Segment, choose_segments
+from .record import PlanRecord, choices_of, make_record
+from .segments import Segment
 
 _ALIGN = ALIGN_BYTES // 4
+
+
+PRECISION: Final = "fp32"
 
 
 def make_plan(
@@ -36,21 +46,20 @@ def make_plan(
     machine: Machine,
     max_batch: int,
     pixels: PixelInput | None = None,
-    segments: tuple[Segment, ...] | None = None,
+    saved: PlanRecord | None = None,
 ) -> Plan:
     """Plans a graph that has been through the passes. Depends on nothing but its arguments.
 
-    segments: how to cut the ops, in place of `choose_segments`; no cut changes a result.
+    saved: choices to follow, in place of the planner's own.
 
-    Raises: ModelError for what no kernel can do, InputError for a max_batch or pixels that the model cannot take.
+    Raises: ModelError for what no kernel can do, InputError for a max_batch or pixels that the model cannot take,
+    PlanError for a saved plan that was made for something else or cannot be followed.
     """
-    batched = any(graph.values[name].shape[:1] == (BATCH,) for name in graph.inputs)
-    if not batched and max_batch != 1:
-        shapes = {name: graph.values[name].shape for name in graph.inputs}
-        raise InputError(f"max_batch={max_batch}, but the model's shapes are fixed: {shapes}; use max_batch=1")
-    planning = Planning(graph, machine, batched)
-    _lay_out(planning)
-    segments = segments or choose_segments(graph, planning.layouts, machine, max_batch)
+    planning = _begin(graph, machine, max_batch)
+    choices = choose(planning, max_batch) if saved is None else choices_of(saved, graph, machine, PRECISION, max_batch)
+    check_choices(planning, choices, max_batch)
+    planning.choices = choices
+    segments = choices.segments
     planning.begin_segment(0, segments[0].chunk)
     for index, name in enumerate(graph.inputs):
         lower_import(planning, name, index)
@@ -58,10 +67,34 @@ def make_plan(
     for number, segment in enumerate(segments):
         planning.begin_segment(number, segment.chunk)
         for op in graph.ops[segment.first : segment.last]:
+            planning.op_type = type(op).__name__
             LOWER[type(op)](planning, op)
+    planning.op_type = "Output"
     for index, name in enumerate(graph.outputs):
         lower_export(planning, name, len(graph.inputs) + index)
-    return _assemble(planning, segments, max_batch, pixel_draft)
+    record = make_record(graph, machine, PRECISION, max_batch, choices)
+    return _assemble(planning, record, segments, max_batch, pixel_draft)
+
+
+def choose_record(
+    graph: Graph, machine: Machine, max_batch: int, segments: tuple[Segment, ...] | None = None
+) -> PlanRecord:
+    """What `make_plan` would choose. segments: how to cut the ops, in place of `choose_segments`.
+
+    Raises: InputError, ModelError as `make_plan` does.
+    """
+    choices = choose(_begin(graph, machine, max_batch), max_batch, segments)
+    return make_record(graph, machine, PRECISION, max_batch, choices)
+
+
+def _begin(graph: Graph, machine: Machine, max_batch: int) -> Planning:
+    batched = any(graph.values[name].shape[:1] == (BATCH,) for name in graph.inputs)
+    if not batched and max_batch != 1:
+        shapes = {name: graph.values[name].shape for name in graph.inputs}
+        raise InputError(f"max_batch={max_batch}, but the model's shapes are fixed: {shapes}; use max_batch=1")
+    planning = Planning(graph, machine, batched)
+    _lay_out(planning)
+    return planning
 
 
 def _lay_out(planning: Planning) -> None:
@@ -82,11 +115,12 @@ def _lay_out(planning: Planning) -> None:
             if isinstance(op, Conv) and op.epilogue.residual == name:
                 reach = max(reach, channels_reached(planning, op))
             if isinstance(op, Conv) and op.x == name:
+                below, right = winograd.overhang(op, planning.value(op.weight).shape, planning.value(op.output).shape)
                 halo = (
                     max(halo[0], op.pads[0]),
                     max(halo[1], op.pads[1]),
-                    max(halo[2], op.pads[2]),
-                    max(halo[3], op.pads[3]),
+                    max(halo[2], op.pads[2] + below),
+                    max(halo[3], op.pads[3] + right),
                 )
         scalar_writer = name in graph.inputs or isinstance(writer.get(name), (Reshape, Transpose))
         scalar_readers = all(_reads_scalars(planning, op, name) for op in readers.get(name, []))
@@ -98,7 +132,9 @@ def _reads_scalars(planning: Planning, op: Op, name: str) -> bool:
     return isinstance(op, Conv) and op.x == name and op.epilogue.residual != name and not is_depthwise(planning, op)
 
 
-def _assemble(planning: Planning, segments: tuple[Segment, ...], max_batch: int, pixel_draft: Draft | None) -> Plan:
+def _assemble(
+    planning: Planning, record: PlanRecord, segments: tuple[Segment, ...], max_batch: int, pixel_draft: Draft | None
+) -> Plan:
     graph, drafts = planning.graph, planning.drafts
     offsets, copies, arena_size = _place_values(planning, segments, max_batch)
     order = list(_run_order(drafts, segments, max_batch))
@@ -118,6 +154,7 @@ def _assemble(planning: Planning, segments: tuple[Segment, ...], max_batch: int,
     return Plan(
         model=graph.name,
         machine=planning.machine,
+        record=record,
         max_batch=max_batch,
         batched=planning.batched,
         inputs=tuple(ports[: len(graph.inputs)]),
@@ -132,6 +169,7 @@ def _assemble(planning: Planning, segments: tuple[Segment, ...], max_batch: int,
         arena_size=arena_size,
         scratch_size=planning.scratch_size,
         constants=tuple((offsets[name], array.ravel()) for name, array in planning.constants.items()),
+        model_bytes=model_bytes(graph, max_batch),
     )
 
 
@@ -164,9 +202,10 @@ def _place_values(
         first, last = users[0], users[-1]
         home = drafts[first].segment
         copies[name] = segments[home].chunk
-        if drafts[last].segment != home:  # later chunks of the segment must not overwrite what earlier ones left
+        reader = drafts[last].segment
+        if reader != home:  # it holds the whole batch, from the first chunk that writes it to the last that reads it
             chunk = segments[home].chunk
-            copies[name], first = -(-max_batch // chunk) * chunk, bounds[home][0]
+            copies[name], first, last = -(-max_batch // chunk) * chunk, bounds[home][0], bounds[reader][1]
         layout = planning.layout(name)
         lifetimes.append(Lifetime(name, copies[name] * layout.images * layout.image, first, last))
     offsets, arena_size = assign_offsets(lifetimes, _ALIGN)

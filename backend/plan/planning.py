@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..graph.ir import Graph, Op, Value
 from ..kernels.step import STEP, KernelKey, unit_kind
 from ..machine import Machine
+from .choices import Choices, ConvChoice, node_key, node_keys
 from .layout import Layout
 from .pack import Buffers, F32Array
 from .plan import StepInfo
@@ -32,8 +33,11 @@ class Draft:
 class Planning:
     """What lowering an op may ask and add to, while a plan is being made.
 
-    chunk: units of batch that the steps being added run at once.
+    chunk: units of batch that the steps being added run at once. op_type: of the op being lowered. choices: to be set
+    before anything is lowered.
     """
+
+    choices: Choices
 
     def __init__(self, graph: Graph, machine: Machine, batched: bool) -> None:
         self.graph = graph
@@ -41,6 +45,8 @@ class Planning:
         self.batched = batched
         self.chunk = 1
         self.segment = 0
+        self.op_type = "Input"
+        self.keys = node_keys(graph)
         self.buffers = Buffers()
         self.drafts: list[Draft] = []
         self.kernels: dict[KernelKey, int] = {}
@@ -58,6 +64,10 @@ class Planning:
     def images(self, layout: Layout) -> int:
         """Images that a step of the current segment works on at once, at most."""
         return layout.images * self.chunk
+
+    def choice(self, op: Op) -> ConvChoice:
+        """What was decided about an op."""
+        return self.choices.nodes[node_key(op, self.keys)]
 
     def begin_segment(self, segment: int, chunk: int) -> None:
         """Steps from here on belong to `segment`, which runs `chunk` units of batch at a time."""
@@ -81,8 +91,21 @@ class Planning:
     def is_constant(self, name: str) -> bool:
         return name in self.graph.constants
 
-    def step(self, kernel: KernelKey, node: str, *, macs: int = 0, weight_bytes: int = 0, **fields: Any) -> Draft:
-        """Appends a step with the given fields; fields named x, y, b are (value, elements inside it)."""
+    def step(
+        self,
+        kernel: KernelKey,
+        node: str,
+        *,
+        macs: int = 0,
+        executed_macs: int | None = None,
+        weight_bytes: int = 0,
+        written_bytes: int | None = None,
+        **fields: Any,
+    ) -> Draft:
+        """Appends a step with the given fields; fields named x, y, b are (value, elements inside it).
+
+        executed_macs: None for macs. written_bytes: None for all of y.
+        """
         record = np.zeros((), STEP)
         record["low"], record["high"] = -np.inf, np.inf
         record["kernel"] = self.kernels.setdefault(kernel, len(self.kernels))
@@ -90,9 +113,18 @@ class Planning:
         places: dict[str, tuple[str, int]] = {key: fields.pop(key) for key in ("x", "y", "b") if key in fields}
         for key, entry in fields.items():
             record[key] = entry
-        touched = sum(self._bytes(value) for value, _ in places.values())
         shape = str(self.value(places["y"][0]).shape) if places["y"][0] in self.graph.values else ""
-        info = StepInfo(node, str(kernel), shape, macs, weight_bytes, touched)
+        info = StepInfo(
+            node=node,
+            op=self.op_type,
+            kernel=str(kernel),
+            shape=shape,
+            macs=macs,
+            executed_macs=macs if executed_macs is None else executed_macs,
+            weight_bytes=weight_bytes,
+            read_bytes=sum(self._bytes(value) for key, (value, _) in places.items() if key != "y"),
+            written_bytes=self._bytes(places["y"][0]) if written_bytes is None else written_bytes,
+        )
         draft = Draft(record, info, self.segment, places)
         self.drafts.append(draft)
         return draft

@@ -1,7 +1,8 @@
-"""How many images at a time: cuts a batch's ops into a segment that runs in chunks and one that runs whole. Pure.
+"""How many images at a time: cuts a batch's ops into segments that run in chunks of more and more images. Pure.
 
-Results do not depend on the cut. It is chosen by the bytes that each op moves from beyond L2, weights once per
-chunk, activations only if the chunk's do not stay in cache.
+Early ops have large pictures and small weights: few images at a time keep the pictures in cache. Late ops have the
+reverse: many images at a time share the reading of weights. The cuts are chosen by estimated cycles; they change no
+result.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Final
 
 import numpy as np
 
-from ..graph.ir import Graph, Op, reads
+from ..graph.ir import Conv, Dense, Graph, Op, reads
 from ..machine import Machine
+from . import winograd
+from .blocking import L3_BYTES_PER_CYCLE, MEMORY_BYTES_PER_CYCLE, direct_cycles
 from .layout import Layout
 
-_L3_COST: Final = 1.0
-_MEMORY_COST: Final = 3.0
-"""Relative cost of a byte from L3 and from memory, roughly their bandwidths on servers."""
+_CHUNKS: Final = (1, 4, 8)
+"""Images at a time that are tried, beside the whole batch."""
 
 
 @dataclass(frozen=True)
@@ -30,42 +32,67 @@ class Segment:
 
 
 def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, max_batch: int) -> tuple[Segment, ...]:
-    """One image at a time up to the op where reading weights once per image costs more than it saves."""
+    """The cheapest cut by estimated cycles: dynamic programming over ops and chunks, which only grow.
+
+    A cut costs the next op's activations from memory: what crosses it was written for the whole batch.
+    """
     count = len(graph.ops)
-    if max_batch == 1 or count == 0:
+    if count == 0:
         return (Segment(0, count, max_batch),)
-    moved = [_bytes(graph, layouts, op) for op in graph.ops]
-    chunked = np.cumsum([0.0, *(_chunked_cost(machine, *entry, max_batch) for entry in moved)])
-    whole = np.cumsum([0.0, *(_whole_cost(machine, *entry, max_batch) for entry in moved)])
-    cut = int(np.argmin(chunked + (whole[-1] - whole)))
-    if cut == 0:
-        return (Segment(0, count, max_batch),)
-    if cut == count:
-        return (Segment(0, count, 1),)
-    return (Segment(0, cut, 1), Segment(cut, count, max_batch))
+    chunks = [*(chunk for chunk in _CHUNKS if chunk < max_batch), max_batch]
+    # For each chunk of the latest op: (cycles per image so far, where its segment and those before it begin).
+    best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ((0, chunk),)) for chunk in chunks]
+    for index, op in enumerate(graph.ops):
+        work = _Work.of(graph, layouts, op)
+        crossing = work.activation_bytes / MEMORY_BYTES_PER_CYCLE
+        extended = []
+        for number, chunk in enumerate(chunks):
+            options = [best[number]]
+            if index:
+                options += [(cost + crossing, (*cuts, (index, chunk))) for cost, cuts in best[:number]]
+            cost, cuts = min(options)
+            extended.append((cost + _cycles(machine, work, chunk), cuts))
+        best = extended
+    _, cuts = min(best)
+    ends = [first for first, _ in cuts[1:]] + [count]
+    return tuple(Segment(first, last, chunk) for (first, chunk), last in zip(cuts, ends, strict=True))
 
 
-def _bytes(graph: Graph, layouts: dict[str, Layout], op: Op) -> tuple[float, float]:
-    """(bytes of constants, bytes of activations per unit of batch) that an op reads and writes."""
-    weights = sum(graph.constants[name].nbytes for name in reads(op) if name in graph.constants)
-    names = [*(name for name in reads(op) if name not in graph.constants), op.output]
-    activations = sum(4 * layouts[name].images * layouts[name].image for name in names)
-    return float(weights), float(activations)
+@dataclass(frozen=True)
+class _Work:
+    """Of one op, per image: bytes of the activations it reads and writes; of its constants; its multiply-adds.
+
+    winograd: (input channels, output channels, patches) if F(4x4, 3x3) can compute it.
+    """
+
+    activation_bytes: int
+    weight_bytes: int
+    macs: int
+    winograd: tuple[int, int, int] | None
+
+    @classmethod
+    def of(cls, graph: Graph, layouts: dict[str, Layout], op: Op) -> _Work:
+        weight_bytes = sum(graph.constants[name].nbytes for name in reads(op) if name in graph.constants)
+        names = [*(name for name in reads(op) if name not in graph.constants), op.output]
+        activation_bytes = sum(4 * layouts[name].images * layouts[name].image for name in names)
+        output = layouts[op.output]
+        macs, form = 0, None
+        if isinstance(op, (Conv, Dense)):
+            shape = graph.constants[op.weight].shape
+            macs = int(np.prod(shape)) * output.images * output.h * output.w
+            if isinstance(op, Conv) and winograd.fits(op, shape):
+                form = shape[1], shape[0], winograd.patches_of(output.h, output.w)
+        return cls(activation_bytes, weight_bytes, macs, form)
 
 
-def _cost(machine: Machine, moved_bytes: float, held_bytes: float) -> float:
-    """Cost of moving bytes that belong to `held_bytes` in use at the time: free while those stay in half of L2."""
-    if held_bytes <= machine.l2_bytes / 2:
-        return 0.0
-    return moved_bytes * (_L3_COST if held_bytes <= machine.l3_bytes / 2 else _MEMORY_COST)
-
-
-def _chunked_cost(machine: Machine, weights: float, activations: float, max_batch: int) -> float:
-    """Per unit of batch: weights from memory for the first image, from L3 for the others."""
-    first, others = _MEMORY_COST * weights / max_batch, _L3_COST * weights * (1 - 1 / max_batch)
-    return first + others + _cost(machine, activations, activations)
-
-
-def _whole_cost(machine: Machine, weights: float, activations: float, max_batch: int) -> float:
-    """Per unit of batch: weights from memory once for all images."""
-    return _MEMORY_COST * weights / max_batch + _cost(machine, activations, activations * max_batch)
+def _cycles(machine: Machine, work: _Work, images: int) -> float:
+    """Estimated cycles per image of one core if `images` run at once: computing, and waiting for activations."""
+    computing = direct_cycles(machine, images * work.macs, work.weight_bytes)
+    if work.winograd is not None:
+        in_c, out_c, patches = work.winograd
+        computing = min(computing, winograd.cycles(machine, in_c, out_c, images * patches))
+    held = work.activation_bytes * images
+    if held <= machine.l2_bytes / 2:
+        return computing / images
+    rate = L3_BYTES_PER_CYCLE if held <= machine.l3_bytes / 2 else MEMORY_BYTES_PER_CYCLE
+    return (computing + held / rate) / images

@@ -34,12 +34,13 @@ class NumbaRunner:
         return self._output.read(values)
 
     def describe(self) -> Mapping[str, str | int]:
-        """ISA, threads and where they are, output read."""
+        """ISA, plan, threads and where they are, output read."""
         return {
             "engine": "numba",
             "precision": "fp32",
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
+            "plan_sha256": self._session.plan().record.sha256,
             "cpus_by_thread": "; ".join(",".join(map(str, sorted(cpus))) for cpus in self._pinned),
             "output": self._output.describe(),
         }
@@ -64,7 +65,12 @@ def open_runner(request: RunnerRequest) -> NumbaRunner:
 
 def _open_session(model: Path, request: RunnerRequest, max_batch: int) -> InferenceSession:
     return InferenceSession(
-        model, max_batch=max_batch, threads=request.threads, isa=request.isa, pixels=PixelInput(request.spec.table())
+        model,
+        max_batch=max_batch,
+        threads=request.threads,
+        isa=request.isa,
+        plan=request.plan,
+        pixels=PixelInput(request.spec.table()),
     )
 
 

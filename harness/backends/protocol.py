@@ -26,7 +26,7 @@ class RunnerRequest:
 
     spec: their recipe, whose `to_float` and `table` give the values the model expects. cores: logical CPUs of this
     instance, to which the calling thread is bound. max_batch: most images in one `predict`. isa: None for the best
-    this machine has.
+    this machine has. plan: a plan file for our own engine.
     """
 
     model: Path | None
@@ -35,6 +35,7 @@ class RunnerRequest:
     cores: tuple[int, ...]
     max_batch: int
     isa: str | None
+    plan: Path | None = None
 
     @property
     def threads(self) -> int:

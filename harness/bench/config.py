@@ -27,7 +27,8 @@ class BenchConfig:
     """One bench: a row for each of `batches` x `threads`.
 
     peers: engines beside ours. rounds: in each, every engine has one slice of `slice_s` seconds. isa: None for the
-    best. layers: also the time of each layer of our engine. json_path: None for a dated file in DEFAULT_FOLDER.
+    best. plan: a plan file for our engine. layers: also the time of each layer of our engine. json_path: None for a
+    dated file in DEFAULT_FOLDER.
     """
 
     model: Path
@@ -38,6 +39,7 @@ class BenchConfig:
     rounds: int = DEFAULT_ROUNDS
     slice_s: float = DEFAULT_SLICE_S
     isa: str | None = None
+    plan: Path | None = None
     layers: bool = False
     json_path: Path | None = None
 
@@ -45,6 +47,10 @@ class BenchConfig:
         """Refuse what cannot be measured. Raises: BadInputError."""
         if not self.model.is_file():
             raise BadInputError(f"--model {self.model}: no such file")
+        if self.plan is not None and not self.plan.is_file():
+            raise BadInputError(f"--plan {self.plan}: no such file")
+        if self.plan is not None and len(self.batches) > 1:
+            raise BadInputError(f"--plan {self.plan} is for one batch, --batch names {len(self.batches)}: choose one")
         if self.rounds < 1:
             raise BadInputError(f"--rounds {self.rounds}: must be at least 1")
         if not 0 < self.slice_s < float("inf"):

@@ -46,7 +46,12 @@ def _open_numba(task: EngineTask) -> Engine:
 
     try:
         session = InferenceSession(
-            task.model, precision=task.precision, max_batch=task.batch, threads=task.threads, isa=task.isa
+            task.model,
+            precision=task.precision,
+            max_batch=task.batch,
+            threads=task.threads,
+            isa=task.isa,
+            plan=task.plan,
         )
     except BackendError as error:
         raise BadInputError(" ".join(str(error).split())) from error
@@ -57,6 +62,7 @@ def _open_numba(task: EngineTask) -> Engine:
             "max_batch": task.batch,
             "threads": session.threads,
             "isa": session.machine.isa.name,
+            "plan_sha256": session.plan().record.sha256,
             "threading_layer": _threading_layer(task.threads),
             "wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set: OpenMP's default, spin, then sleep"),
             "session_bytes": session.plan().owned_bytes(session.threads),

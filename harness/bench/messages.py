@@ -22,7 +22,10 @@ Settings: TypeAlias = Mapping[str, str | int | float | bool]
 
 @dataclass(frozen=True)
 class EngineTask:
-    """Everything an engine's process needs. cpus: logical CPUs, one per thread. seed: of the random input."""
+    """Everything an engine's process needs. cpus: logical CPUs, one per thread. seed: of the random input.
+
+    plan: a plan file for our engine.
+    """
 
     engine: EngineName
     model: Path
@@ -32,6 +35,7 @@ class EngineTask:
     cpus: tuple[int, ...]
     isa: str | None
     seed: int
+    plan: Path | None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Written after every row, so that an interrupted bench keeps what it has. Schema 
     schema, complete    the name above; false until the last row is there
     started             UTC, ISO 8601
     model               {path, bytes, sha256}
-    settings            {precision, rounds, slice_s, seed, peers, isa asked for or null}
+    settings            {precision, rounds, slice_s, seed, peers, isa and plan file asked for, or null}
     machine             {processor, architecture, logical_cpus, physical_cores, memory_bytes, system, isa, best_isa,
                          l1d_bytes, l2_bytes, l3_bytes, sources of these}
     software            {versions by distribution, commit and uncommitted_changes or null where not in a git checkout}
@@ -102,6 +102,7 @@ def as_json(bench: Bench) -> dict[str, Any]:
             "seed": SEED,
             "peers": list(config.peers),
             "isa": config.isa,
+            "plan": None if config.plan is None else str(config.plan),
         },
         "machine": {
             **provenance.machine(),

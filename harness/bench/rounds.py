@@ -135,7 +135,7 @@ def measure_row(config: BenchConfig, batch: int, threads: int, cpus: tuple[int, 
         differences: list[float] = []
         for name in config.engines:
             progress.phase(f"{title}: opening {name}")
-            task = EngineTask(name, config.model, config.precision, batch, threads, cpus, config.isa, SEED)
+            task = EngineTask(name, config.model, config.precision, batch, threads, cpus, config.isa, SEED, config.plan)
             engines.append(stack.enter_context(_started(task)))
             opened.append(engines[-1].receive(Opened))
             differences.append(_check(opened[0], opened[-1], name) if name != OURS else 0.0)

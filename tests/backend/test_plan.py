@@ -16,7 +16,8 @@ from backend.pixels import PixelInput
 from backend.plan.blocking import choose_blocks, choose_tiles
 from backend.plan.memory import Lifetime, assign_offsets
 from backend.plan.pack import Buffers, pack_panels
-from backend.plan.planner import make_plan
+from backend.plan.plan import Plan
+from backend.plan.planner import choose_record, make_plan
 from backend.plan.segments import Segment
 from backend.simd.isa import ISAS, Isa
 
@@ -113,23 +114,42 @@ def block_net() -> Graph:
     return net.graph(middle, net.softmax(logits, 1), net.argmax(logits, 1, keepdims=False))
 
 
+def cut_plan(graph: Graph, max_batch: int, *segments: Segment) -> Plan:
+    return make_plan(graph, MACHINE, max_batch, saved=choose_record(graph, MACHINE, max_batch, segments))
+
+
 @pytest.mark.parametrize("max_batch", [1, 2, 5])
 def test_no_cut_into_segments_changes_a_bit(max_batch: int) -> None:
     """Every cut, chunks of one and two images before it, for every batch up to the largest."""
     graph = block_net()
     count = len(graph.ops)
     inputs = random_inputs(graph, max_batch)
-    whole = make_plan(graph, MACHINE, max_batch, segments=(Segment(0, count, max_batch),))
+    whole = cut_plan(graph, max_batch, Segment(0, count, max_batch))
     expected = run_plan(whole, inputs)
     for got, want in zip(expected, oracle(graph, inputs), strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
     for cut, chunk in itertools.product(range(1, count + 1), {1, min(2, max_batch)}):
-        cuts = (Segment(0, cut, chunk), Segment(cut, count, max_batch))
-        plan = make_plan(graph, MACHINE, max_batch, segments=cuts if cut < count else (Segment(0, count, chunk),))
+        rest = [Segment(cut, count, max_batch)] if cut < count else []
+        plan = cut_plan(graph, max_batch, Segment(0, cut, chunk), *rest)
         for images in range(1, max_batch + 1):
             got = run_plan(plan, {name: array[:images] for name, array in inputs.items()})
             for a, b in zip(got, expected, strict=True):
                 np.testing.assert_array_equal(a, b[:images], err_msg=f"cut {cut}, chunk {chunk}, {images} images")
+
+
+def test_many_segments_change_no_bit() -> None:
+    """Values that cross several cuts, read by segments that run in chunks themselves, smaller and larger ones."""
+    graph, max_batch = block_net(), 5
+    count = len(graph.ops)
+    inputs = random_inputs(graph, max_batch)
+    expected = run_plan(cut_plan(graph, max_batch, Segment(0, count, max_batch)), inputs)
+    for chunks in ((1, 2, 2), (2, 3, 1), (3, 1, 5)):
+        for cuts in itertools.combinations(range(1, count), 2):
+            bounds = itertools.pairwise((0, *cuts, count))
+            segments = [Segment(*ends, chunk) for ends, chunk in zip(bounds, chunks, strict=True)]
+            got = run_plan(cut_plan(graph, max_batch, *segments), inputs)
+            for a, b in zip(got, expected, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=f"{segments}")
 
 
 def test_equal_arguments_give_equal_plans() -> None:

@@ -11,6 +11,7 @@ from harness_support import IMAGE_COUNT, Command
 from onnx import TensorProto, helper, numpy_helper
 
 RUN = ("run", "--backend", "null", "--dataset-path", "{dataset}")
+NUMBA = ("run", "--backend", "numba", "--dataset-path", "{dataset}", "--accuracy", "--model", "{tmp}/ten.onnx")
 ORT = ("run", "--backend", "onnxruntime", "--dataset-path", "{dataset}", "--accuracy")
 
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -37,6 +38,25 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
             ("batch of 4", "four.onnx", "fixed at 4, but a run also asks for single images"),
         )
     },
+    "no such plan": (
+        (*ORT[:2], "numba", *ORT[3:], "--model", "{tmp}/ten.onnx", "--plan", "absent.json"),
+        "absent.json",
+    ),
+    "plan for a peer": (
+        (*ORT, "--model", "{tmp}/ten.onnx", "--plan", "{tmp}/plan.json"),
+        "--plan is for --backend numba",
+    ),
+    "plan of another schema": (
+        (*NUMBA, "--plan", "{tmp}/plan.json"),
+        "plan.json: schema='plan 0': allowed is 'loadgen-numba plan 1'",
+    ),
+    "plan of no model": (("plan", "absent.onnx"), "absent.onnx"),
+    "plan of too many images": (("plan", "{tmp}/one.onnx", "--max-batchsize", "2"), "max_batch=2"),
+    "plan with too many threads": (("plan", "{tmp}/ten.onnx", "--threads", "4096"), "threads=4096"),
+    "bench of two batches by one plan": (
+        ("bench", "--model", "{tmp}/ten.onnx", "--batch", "1,2", "--plan", "{tmp}/plan.json"),
+        "is for one batch",
+    ),
     "no such user.conf": ((*RUN, "--user_conf", "absent.conf"), "absent.conf"),
     "unknown key in user.conf": ((*RUN, "--user-conf", "{tmp}/user.conf"), "user.conf:2: unknown key 'target_qpz'"),
     "no such audit file": ((*RUN, "--audit-conf", "absent.config"), "absent.config"),
@@ -67,6 +87,7 @@ def test_bad_input(name: str, command: Command, dataset: Path, tmp_path: Path) -
     write_model(tmp_path / "ten.onnx", (3, 224, 224), 10)
     write_model(tmp_path / "one.onnx", (3, 224, 224), 1000, batch=1)
     write_model(tmp_path / "four.onnx", (3, 224, 224), 1000, batch=4)
+    (tmp_path / "plan.json").write_text('{"schema": "plan 0"}')
     (tmp_path / "user.conf").write_text("# rates\n*.Server.target_qpz = 1\n")
     (tmp_path / "hints.conf").write_text("*.Offline.target_qps = 30\n")
     taken = tmp_path / "taken/resnet50/Offline/performance/thesis.txt"

@@ -1,23 +1,20 @@
-"""Convolutions and dense layers: which algorithm, which tiles and blocks, weights packed for them."""
+"""Convolutions and dense layers: the steps that their choices stand for, and weights packed for them."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...graph.ir import ABSENT, Conv, Dense, Epilogue, Op
-from ...kernels.step import PATCH_OUT, PATCH_POINTS, KernelKey
+from ...graph.ir import ABSENT, Conv, Dense, Op
+from ...kernels.step import PATCH_POINTS, KernelKey
 from .. import winograd
-from ..blocking import choose_blocks, choose_tiles
+from ..choices import GemmChoice, WinogradChoice
 from ..layout import Layout
 from ..pack import F32Array, pack_panels
 from ..planning import Planning, unsupported
 from .fields import halo_fields, strides_x, strides_y, window_fields
-
-_GROUP_PIXELS: Final = 512
-"""Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared."""
 
 
 def is_depthwise(planning: Planning, op: Conv) -> bool:
@@ -34,6 +31,12 @@ def channels_reached(planning: Planning, op: Op) -> int:
     return (op.group - 1) * per_group + -(-per_group // lanes) * lanes
 
 
+def row_is_one_tap(planning: Planning, op: Conv) -> bool:
+    """Whether a row of the filter's window lies in one piece, so that implicit GEMM may take it as one tap."""
+    x = planning.layout(op.x)
+    return op.group == 1 and op.dilations[1] == 1 and x.pixel == x.c
+
+
 def lower_conv(planning: Planning, op: Conv) -> None:
     """Depthwise, Winograd, or implicit GEMM for every group."""
     if is_depthwise(planning, op):
@@ -42,11 +45,12 @@ def lower_conv(planning: Planning, op: Conv) -> None:
     x, y = planning.layout(op.x), planning.layout(op.output)
     weight = planning.array(op.weight)
     out_c, depth_c, kernel_h, kernel_w = weight.shape
-    if _lower_winograd(planning, op):
+    choice = planning.choice(op)
+    if isinstance(choice, WinogradChoice):
+        _lower_winograd(planning, op, choice)
         return
-    contiguous = op.group == 1 and op.dilations[1] == 1 and x.channels_stored == x.c
     rows = [r * op.dilations[0] * x.row for r in range(kernel_h)]
-    if contiguous:
+    if row_is_one_tap(planning, op):
         taps = np.array(rows)
         by_tap = weight.transpose(2, 3, 1, 0).reshape(kernel_h, kernel_w * depth_c, out_c)
     else:
@@ -59,14 +63,14 @@ def lower_conv(planning: Planning, op: Conv) -> None:
         channels = slice(group * per_group, (group + 1) * per_group)
         _gemm_steps(
             planning,
-            op.name,
+            op,
+            choice,
             x=(op.x, window + group * depth_c),
             y=(op.output, y.inside + group * per_group),
             taps=taps,
             by_tap=by_tap[:, :, channels],
             bias=bias[channels],
             strides=op.strides,
-            epilogue=op.epilogue,
             clear_halo=group == 0,
         )
 
@@ -77,23 +81,26 @@ def lower_dense(planning: Planning, op: Dense) -> None:
         raise unsupported(op, f"multiplies a value of 4 axes {planning.value(op.x).shape}; 2 or 3 can be run")
     weight = planning.array(op.weight)
     bias = planning.array(op.bias) if op.bias != ABSENT else np.zeros(weight.shape[1], np.float32)
+    choice = planning.choice(op)
+    assert isinstance(choice, GemmChoice), "check.py lets no other choice through for a dense layer"
     _gemm_steps(
         planning,
-        op.name,
+        op,
+        choice,
         x=(op.x, planning.layout(op.x).inside),
         y=(op.output, planning.layout(op.output).inside),
         taps=np.zeros(1, np.int64),
         by_tap=weight[None],
         bias=bias,
         strides=(1, 1),
-        epilogue=op.epilogue,
         clear_halo=True,
     )
 
 
 def _gemm_steps(
     planning: Planning,
-    node: str,
+    op: Conv | Dense,
+    choice: GemmChoice,
     *,
     x: tuple[str, int],
     y: tuple[str, int],
@@ -101,17 +108,14 @@ def _gemm_steps(
     by_tap: F32Array,
     bias: F32Array,
     strides: tuple[int, int],
-    epilogue: Epilogue,
     clear_halo: bool,
 ) -> None:
     """One step per run of panels of equal width. by_tap: [taps, depth, output channels]."""
-    isa, buffers = planning.machine.isa, planning.buffers
+    isa, buffers, epilogue = planning.machine.isa, planning.buffers, op.epilogue
     x_layout, y_layout = planning.layout(x[0]), planning.layout(y[0])
     tap_count, depth, channels = by_tap.shape
     pixels = y_layout.h * y_layout.w
-    images = planning.images(y_layout)
-    most = min(images, _GROUP_PIXELS)
-    group_images = max(d for d in range(1, most + 1) if images % d == 0 and (d - 1) * pixels < _GROUP_PIXELS)
+    group_images = choice.group_images
     repeat = max(tile.mr for tile in isa.tiles)
     x_rows = _row_table(x_layout, y_layout, group_images, strides, repeat)
     y_rows = _row_table(y_layout, y_layout, group_images, (1, 1), repeat)
@@ -136,12 +140,10 @@ def _gemm_steps(
         "low": epilogue.low,
         "high": epilogue.high,
     }
-    vectors = -(-channels // isa.lanes)
     first = 0
-    for tile_index, panels in choose_tiles(isa, group_images * pixels, vectors, tap_count * depth):
-        tile = isa.tiles[tile_index]
+    for run in choice.runs:
+        tile, panels, blocks = run.tile, run.panels, run.blocks
         width = tile.nr * isa.lanes
-        blocks = choose_blocks(planning.machine, tile, group_images * pixels, panels, tap_count, depth)
         packed = pack_panels(by_tap, first, panels, width)
         padded_bias = np.zeros(panels * width, np.float32)
         covered = min(panels * width, channels - first)
@@ -151,8 +153,10 @@ def _gemm_steps(
             places["b"] = (epilogue.residual, b_layout.inside + y[1] - y_layout.inside + first)
         planning.step(
             KernelKey("conv_gemm", tile),
-            node,
+            op.name,
             macs=y_layout.images * pixels * tap_count * depth * covered,
+            executed_macs=y_layout.images * pixels * tap_count * depth * panels * width,
+            written_bytes=4 * y_layout.images * pixels * covered,
             weight_bytes=packed.nbytes,
             weight=buffers.add_weights(packed),
             bias=buffers.add_weights(padded_bias),
@@ -180,25 +184,16 @@ def _row_table(
     return np.concatenate([rows.ravel(), np.repeat(rows.ravel()[-1:], repeat)])
 
 
-def _lower_winograd(planning: Planning, op: Conv) -> bool:
-    """Whether the convolution was lowered to Winograd's form: where it fits and is estimated to pay."""
+def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> None:
     isa, buffers = planning.machine.isa, planning.buffers
     x, y = planning.layout(op.x), planning.layout(op.output)
     weight = planning.array(op.weight)
     out_c, depth = weight.shape[:2]
-    whole_vectors = x.channels_stored % isa.lanes == 0
-    if not (whole_vectors and winograd.fits(op, weight.shape, y)):
-        return False
-    if not winograd.pays(planning.machine, depth, out_c, y.h * y.w):
-        return False
     vectors = -(-out_c // isa.lanes)
-    patches = winograd.choose_patches(planning.machine, x.channels_stored, y.channels_stored, y.h * y.w // PATCH_OUT**2)
-    tile = winograd.choose_tile(isa, patches, vectors, depth)
-    if tile is None:
-        return False
+    tile, patches = choice.tile, choice.mc
     width = tile.nr * isa.lanes
     panels = -(-vectors // tile.nr)
-    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width).transpose(1, 0, 2, 3)
+    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width)
     bias = np.zeros(panels * width, np.float32)
     if op.bias != ABSENT:
         bias[:out_c] = planning.array(op.bias)
@@ -214,6 +209,7 @@ def _lower_winograd(planning: Planning, op: Conv) -> bool:
         KernelKey("conv_winograd", tile),
         op.name,
         macs=y.images * y.h * y.w * 9 * depth * out_c,
+        executed_macs=y.images * winograd.patches_of(y.h, y.w) * PATCH_POINTS * depth * panels * width,
         weight_bytes=packed.nbytes,
         images=y.images,
         in_c=x.channels_stored,
@@ -225,12 +221,12 @@ def _lower_winograd(planning: Planning, op: Conv) -> bool:
         panels=panels,
         panel=depth * width,
         x_rows=buffers.add_table(rows * x.channels_stored),
-        y_rows=buffers.add_table(rows * panels * width),
+        y_rows=buffers.add_table(rows * width),
         taps=buffers.add_table(np.zeros(1, np.int64)),
         weight=buffers.add_weights(packed),
         bias=buffers.add_weights(bias),
         zeros=buffers.add_weights(np.zeros(width, np.float32)),
-        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (x.channels_stored + panels * width)),
+        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (x.channels_stored + width)),
         low=op.epilogue.low,
         high=op.epilogue.high,
         **halo_fields(y),
@@ -238,7 +234,6 @@ def _lower_winograd(planning: Planning, op: Conv) -> bool:
         **strides_y(y),
         **places,
     )
-    return True
 
 
 def _residual_fields(planning: Planning, name: str) -> dict[str, Any]:

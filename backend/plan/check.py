@@ -1,0 +1,103 @@
+"""Can these choices be followed? What the kernels take for granted, said of the records, before anything is lowered.
+
+Every plan passes through here, the planner's own as well as one from a file.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final
+
+from ..errors import PlanError
+from ..simd.isa import Isa, Tile
+from . import winograd
+from .choices import Choices, GemmChoice, PanelRun, node_key
+from .choose import GemmProblem, can_winograd, gemm_problem, ops_to_choose
+from .planning import Planning
+from .segments import Segment
+
+_MOST_MC: Final = 1 << 30
+"""More than a group's pixels means all of them, so that MC may stay as it is where a group is made smaller."""
+
+
+def check_choices(planning: Planning, choices: Choices, max_batch: int) -> None:
+    """Raises: PlanError, one line with node, field, value and what is allowed, for the first that cannot be."""
+    _check_segments(planning, choices.segments, max_batch)
+    ops = {node_key(op, planning.keys): (op, chunk) for op, chunk in ops_to_choose(planning, choices.segments)}
+    for key in choices.nodes:
+        _require(key in ops, key, "name", key, "a convolution (not depthwise) or dense layer of this model")
+    for key, (op, chunk) in ops.items():
+        choice = choices.nodes.get(key)
+        if choice is None:
+            raise PlanError(
+                f"plan: node {key!r} is missing: every convolution (not depthwise) and dense layer is needed"
+            )
+        isa, problem = planning.machine.isa, gemm_problem(planning, op, chunk)
+        if isinstance(choice, GemmChoice):
+            _check_gemm(isa, key, choice, problem)
+            continue
+        where = "conv_gemm for this node: conv_winograd is for 3x3, stride 1, one group"
+        _require(can_winograd(planning, op), key, "kernel", "conv_winograd", where)
+        divides = [tile for tile in isa.tiles if problem.vectors % tile.nr == 0]
+        _check_tile(isa, divides, key, "tile", choice.tile, f"with NR a divisor of {problem.vectors} vectors, ")
+        y = planning.layout(op.output)
+        _check_range(key, "mc", choice.mc, problem.images * winograd.patches_of(y.h, y.w))
+
+
+def _check_segments(planning: Planning, segments: tuple[Segment, ...], max_batch: int) -> None:
+    names = [node_key(op, planning.keys) for op in planning.graph.ops]
+    if not segments:
+        raise PlanError("plan: segments is empty: one or more are needed")
+    ends = [segment.last for segment in segments]
+    if ends[-1] != len(names):
+        raise PlanError(
+            f"plan: segments[{len(ends) - 1}], last_node={(names[ends[-1] - 1] if ends[-1] else None)!r}: "
+            f"the last segment ends with the model's last node, {names[-1]!r}"
+        )
+    for number, (before, end) in enumerate(pairwise([0, *ends])):
+        if before >= end:
+            raise PlanError(f"plan: segments[{number}], last_node: a node is needed that comes after those before it")
+    for number, segment in enumerate(segments):
+        if not 1 <= segment.chunk <= max_batch:
+            raise PlanError(f"plan: segments[{number}], chunk={segment.chunk}: 1 to max_batch={max_batch} is allowed")
+
+
+def _check_gemm(isa: Isa, key: str, choice: GemmChoice, problem: GemmProblem) -> None:
+    _check_range(key, "group_images", choice.group_images, problem.images)
+    covered = sum(run.tile.nr * run.panels for run in choice.runs if run.panels > 0)
+    for number, run in enumerate(choice.runs):
+        _check_run(isa, key, f"runs[{number}].", run, problem)
+    allowed = f"panels x NR must add up to {problem.vectors} vectors of {isa.lanes} output channels"
+    _require(covered == problem.vectors, key, "runs", f"{covered} vectors", allowed)
+
+
+def _check_run(isa: Isa, key: str, at: str, run: PanelRun, problem: GemmProblem) -> None:
+    tile, blocks = run.tile, run.blocks
+    _check_tile(isa, isa.tiles, key, at + "tile", tile, "")
+    _check_range(key, at + "panels", run.panels, problem.vectors // tile.nr)
+    most = _MOST_MC // tile.mr * tile.mr
+    multiple = f"a multiple of MR={tile.mr} from {tile.mr} to {most}"
+    _require(blocks.mc % tile.mr == 0 and tile.mr <= blocks.mc <= most, key, at + "mc", blocks.mc, multiple)
+    _check_range(key, at + "nc_panels", blocks.nc_panels, run.panels)
+    _check_range(key, at + "kc_taps", blocks.kc_taps, problem.taps)
+    _check_range(key, at + "kc_depth", blocks.kc_depth, problem.depth)
+    whole = blocks.kc_depth == problem.depth
+    allowed = f"{problem.depth}, or less if kc_taps is 1"
+    _require(whole or blocks.kc_taps == 1, key, at + "kc_depth", blocks.kc_depth, allowed)
+    if not blocks.panels_outside:
+        rest = "unless panels_outside: with pixels outside K is not cut"
+        _require(blocks.kc_taps == problem.taps, key, at + "kc_taps", blocks.kc_taps, f"{problem.taps} {rest}")
+        _require(whole, key, at + "kc_depth", blocks.kc_depth, f"{problem.depth} {rest}")
+
+
+def _check_tile(isa: Isa, tiles: list[Tile] | tuple[Tile, ...], key: str, field: str, tile: Tile, which: str) -> None:
+    _require(tile in tiles, key, field, tile, f"{which}one of {', '.join(map(str, tiles))} ({isa.name})")
+
+
+def _check_range(key: str, field: str, value: int, most: int) -> None:
+    _require(1 <= value <= most, key, field, value, f"1 to {most}")
+
+
+def _require(holds: bool, key: str, field: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise PlanError(f"plan: node {key!r}, {field}={value}: allowed is {allowed}")

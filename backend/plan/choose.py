@@ -1,0 +1,108 @@
+"""Machine x problem -> choices: which algorithm, tile, blocks and cut of the batch. Pure.
+
+`blocking.py`, `winograd.py` and `segments.py` hold the formulas; here they meet the ops of a graph. What a saved plan
+holds is decided here once, or by whatever else writes plan files; nothing behind it decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ..graph.ir import Conv, Dense, Op
+from . import winograd
+from .blocking import choose_blocks, choose_tiles, direct_cycles
+from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_key
+from .lower.conv import is_depthwise, row_is_one_tap
+from .planning import Planning
+from .segments import Segment, choose_segments
+
+_GROUP_PIXELS: Final = 512
+"""Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared."""
+
+
+@dataclass(frozen=True)
+class GemmProblem:
+    """What conv_gemm is to compute, per group of a convolution: K = taps x depth, N = vectors x lanes.
+
+    images: most that a step works on at once. pixels: of one output picture.
+    """
+
+    images: int
+    pixels: int
+    vectors: int
+    taps: int
+    depth: int
+
+
+def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | None = None) -> Choices:
+    """All choices for a graph whose values have been laid out. segments: in place of `choose_segments`."""
+    graph = planning.graph
+    segments = segments or choose_segments(graph, planning.layouts, planning.machine, max_batch)
+    nodes: dict[str, ConvChoice] = {}
+    for op, chunk in ops_to_choose(planning, segments):
+        gemm = choose_gemm(planning, gemm_problem(planning, op, chunk))
+        nodes[node_key(op, planning.keys)] = _choose_winograd(planning, op, chunk) or gemm
+    return Choices(segments, nodes)
+
+
+def ops_to_choose(planning: Planning, segments: tuple[Segment, ...]) -> Iterator[tuple[Conv | Dense, int]]:
+    """The ops for which there is something to choose, each with the chunk of its segment; others have one kernel."""
+    for segment in segments:
+        for op in planning.graph.ops[segment.first : segment.last]:
+            if isinstance(op, Dense) or (isinstance(op, Conv) and not is_depthwise(planning, op)):
+                yield op, segment.chunk
+
+
+def gemm_problem(planning: Planning, op: Conv | Dense, chunk: int) -> GemmProblem:
+    """The problem that `lower_conv` or `lower_dense` gives to conv_gemm."""
+    y = planning.layout(op.output)
+    shape = planning.value(op.weight).shape
+    if isinstance(op, Dense):
+        (depth, channels), taps = shape, 1
+    elif row_is_one_tap(planning, op):
+        channels, taps, depth = shape[0], shape[2], shape[1] * shape[3]
+    else:
+        channels, taps, depth = shape[0] // op.group, shape[2] * shape[3], shape[1]
+    return GemmProblem(y.images * chunk, y.h * y.w, -(-channels // planning.machine.isa.lanes), taps, depth)
+
+
+def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
+    """As many images as fill a group, then the cheapest cover by panels, then blocks for each run of them."""
+    machine = planning.machine
+    most = min(problem.images, _GROUP_PIXELS)
+    group_images = max(
+        d for d in range(1, most + 1) if problem.images % d == 0 and (d - 1) * problem.pixels < _GROUP_PIXELS
+    )
+    pixels = group_images * problem.pixels
+    runs = []
+    for index, panels in choose_tiles(machine.isa, pixels, problem.vectors, problem.taps * problem.depth):
+        tile = machine.isa.tiles[index]
+        runs.append(PanelRun(tile, panels, choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth)))
+    return GemmChoice(group_images, tuple(runs))
+
+
+def can_winograd(planning: Planning, op: Op) -> bool:
+    """Whether conv_winograd can compute the op."""
+    if not isinstance(op, Conv):
+        return False
+    whole_vectors = planning.layout(op.x).channels_stored % planning.machine.isa.lanes == 0
+    return whole_vectors and winograd.fits(op, planning.value(op.weight).shape)
+
+
+def _choose_winograd(planning: Planning, op: Conv | Dense, chunk: int) -> WinogradChoice | None:
+    """Winograd's form, where it fits and is estimated to pay for so many units of batch at once."""
+    if not can_winograd(planning, op):
+        return None
+    machine, y = planning.machine, planning.layout(op.output)
+    weight = planning.value(op.weight)
+    out_c, in_c = weight.shape[:2]
+    images = y.images * chunk
+    patches = images * winograd.patches_of(y.h, y.w)
+    direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c * 4)
+    if not winograd.pays(machine, in_c, out_c, patches, direct):
+        return None
+    mc = winograd.choose_patches(machine, in_c, patches)
+    tile = winograd.choose_tile(machine.isa, mc, -(-out_c // machine.isa.lanes), in_c)
+    return None if tile is None else WinogradChoice(tile, mc)
