@@ -112,3 +112,7 @@ class _Numbered:
     def update(self, text: str) -> None:
         """As in Progress."""
         self._progress.update(self._prefix + text)
+
+    def note(self, text: str) -> None:
+        """As in Progress."""
+        self._progress.note(self._prefix + text)

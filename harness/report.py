@@ -23,6 +23,8 @@ def print_outcome(outcome: RunOutcome) -> None:
         click.echo(outcome.accuracy.line)
     for problem in _problems(result):
         click.echo(problem)
+    for warning in outcome.warnings:
+        click.echo(f"warning: {warning}")
     for reason in outcome.not_submittable:
         click.echo(f"not for submission: {reason}")
     if outcome.moved_aside is not None:

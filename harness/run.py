@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ from .config import RunConfig, Scenario
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, RunFailedError, RunInterruptedError
 from .messages import Opened, Task
-from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile
+from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
 from .progress import Progress
 from .results import RunResult, read_result
 from .run_folder import RunFolder, utc_now
@@ -32,12 +32,17 @@ _DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStrea
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A test that LoadGen has finished. not_submittable: why its results cannot be submitted; empty if they can."""
+    """A test that LoadGen has finished.
+
+    not_submittable: why its results cannot be submitted; empty if they can.
+    warnings: what the user may have overlooked.
+    """
 
     folder: Path
     result: RunResult
     accuracy: Accuracy | None
     not_submittable: tuple[str, ...]
+    warnings: tuple[str, ...]
     instances: int
     official_settings: settings.SettingValues
     effective_settings: settings.SettingValues
@@ -101,6 +106,7 @@ class _Run:
         self._progress = progress
         self._record: dict[str, Any] = {}
         self._not_submittable: tuple[str, ...] = ()
+        self._warnings: tuple[str, ...] = ()
         self._moved_aside: Path | None = None
 
     def to_the_end(self) -> RunOutcome:
@@ -122,6 +128,7 @@ class _Run:
             result=result,
             accuracy=scored,
             not_submittable=self._not_submittable,
+            warnings=self._warnings,
             instances=self._task.placement.instances,
             official_settings=self._record["settings"]["official"],
             effective_settings=self._record["settings"]["effective"],
@@ -148,6 +155,13 @@ class _Run:
         self._record["not_submittable"] = self._not_submittable
         self._record["submission"] = "not for submission" if self._not_submittable else _NOTHING_AGAINST
 
+    def _warn(self, warnings: Iterable[str]) -> None:
+        """What the user may have overlooked: at once, and in run.json with the next mark."""
+        self._warnings += tuple(warnings)
+        self._record["warnings"] = self._warnings
+        for warning in self._warnings:
+            self._progress.note(f"warning: {warning}")
+
     def _score(self) -> Accuracy | None:
         if self._task.config.mode != "accuracy":
             return None
@@ -155,6 +169,13 @@ class _Run:
             scored = accuracy.score_run(self._folder.path)
         except BadInputError as error:
             raise RunFailedError(str(error)) from error
+        official = self._profile.official
+        if official is not None and scored.percent < official.least_accuracy_percent:
+            self._add_reasons(
+                f"accuracy {scored.percent:.3f} % is below the benchmark's target "
+                f"{official.least_accuracy_percent:.4f} % "
+                f"({100 * official.accuracy_share:g} % of {official.accuracy_percent:g} %)"
+            )
         self._mark("finished", accuracy={"line": scored.line, **asdict(scored)})
         return scored
 
@@ -179,10 +200,12 @@ class _Run:
             "versions": provenance.versions(),
             "machine": provenance.machine(),
         }
+        self._warn(_of_the_input(self._profile, opened))
         stray = sum(instance.stray_thread_count for instance in opened.instances)
         self._add_reasons(
             *self._profile.not_submittable,
             *config.not_submittable,
+            *_of_the_model(config, self._profile),
             *_of_the_data(task.dataset, config, opened),
             *([f"{stray} threads run outside the cores of their instance"] if stray else []),
             *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
@@ -210,6 +233,19 @@ class _Run:
 def _as_json(value: Any) -> Any:
     """Paths are written so that they hold in any folder."""
     return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _of_the_model(config: RunConfig, profile: Profile) -> Iterator[str]:
+    reason = None if config.model is None else not_the_official_model(profile, config.model)
+    if reason is not None:
+        yield reason
+
+
+def _of_the_input(profile: Profile, opened: Opened) -> Iterator[str]:
+    name = opened.backend.get("input")
+    doubt = doubt_about_input(profile, name) if isinstance(name, str) else None
+    if doubt is not None:
+        yield doubt
 
 
 def _of_the_data(dataset: Dataset, config: RunConfig, opened: Opened) -> Iterator[str]:

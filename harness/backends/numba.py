@@ -41,6 +41,7 @@ class NumbaRunner:
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
             "cpus_by_thread": "; ".join(",".join(map(str, sorted(cpus))) for cpus in self._pinned),
+            "input": self._input_name,
             "output": self._output.describe(),
         }
 

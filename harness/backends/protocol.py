@@ -52,7 +52,7 @@ class Runner(Protocol):
         """At most max_batch prepared samples -> ImageNet classes 0..999, int64 [n]. Timed."""
 
     def describe(self) -> Mapping[str, str | int | float]:
-        """What run.json says about the engine: versions, settings, output read."""
+        """What run.json says about the engine: versions, settings, the model's `input` by name, output read."""
 
 
 OpenRunner: TypeAlias = Callable[[RunnerRequest], Runner]

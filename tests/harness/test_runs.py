@@ -190,6 +190,25 @@ def test_real_images_and_model_get_the_classes_that_onnxruntime_gets(
     assert answers["numba"] == answers["onnxruntime"]
 
 
+def test_a_model_run_with_the_wrong_profile_is_told(
+    command: Command, models_dir: Path, imagenet_dir: Path, tmp_path: Path
+) -> None:
+    """A MobileNet fed as ResNet50 is: nothing fails, so every sign that something is wrong must be said."""
+    done = command(
+        "run", "--model", models_dir / "mobilenet_v2_1.0_224.onnx", "--dataset-path", imagenet_dir, "--scenario",
+        "Offline", "--accuracy", "--count", 20, "--quiet",
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    reasons = [line for line in done.stdout.splitlines() if line.startswith("not for submission: ")]
+    assert any("mobilenet_v2_1.0_224.onnx (md5 " in reason for reason in reasons)
+    assert any("is below the benchmark's target 75.6954 % (99 % of 76.46 %)" in reason for reason in reasons)
+    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert "'input'" in warning and warning.endswith("add --profile mobilenet")
+    record = run_record(tmp_path / "reports/runs/resnet50/Offline/accuracy")
+    assert [f"not for submission: {reason}" for reason in record["not_submittable"]] == reasons
+    assert [f"warning: {warning}" for warning in record["warnings"]] == [warning]
+
+
 def test_openvino_answers_like_the_others(command: Command, dataset: Path, model: Path) -> None:
     pytest.importorskip("openvino")
     done = command(
