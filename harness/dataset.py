@@ -7,6 +7,7 @@ parent (`open_dataset`) and only mapped by the child (`open_images`).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -52,25 +53,41 @@ def open_dataset(
     *,
     store_path: Path | None = None,
     workers: int | None = None,
+    verify: bool = False,
 ) -> Dataset:
     """Preprocess what is not yet in the store. sample_count: None for all images. store_path: None for the cache.
 
+    verify: read every picture of the store and compare it with the checksum it was stored with.
     Raises: BadInputError for a missing or damaged image, label map or store.
     """
     store_path = store_path or default_store_path(path, spec)
     try:
         val_map = read_val_map(path, sample_count)
-        progress.phase(f"checking {len(val_map)} preprocessed images of {path}")
-        build_store(
-            store_path,
-            spec,
-            val_map,
-            workers=workers,
-            progress=lambda done, total: progress.update(f"preprocessing {path}: {done} of {total} images"),
-        )
+        progress.phase(f"looking for {len(val_map)} images of {path} in {store_path}")
+        build_store(store_path, spec, val_map, workers=workers, progress=_announced(progress, f"preprocessing {path}"))
+        if verify:
+            open_store(
+                store_path,
+                spec,
+                val_map,
+                verify="pictures",
+                progress=_announced(progress, f"checking {store_path}"),
+            )
     except PreprocessingError as error:
         raise BadInputError(str(error)) from error
     return Dataset(path, store_path, spec, len(val_map))
+
+
+def _announced(progress: Progress, what: str) -> Callable[[int, int], None]:
+    """Says that something has begun when its first images are done, and then how far it is."""
+    begun = False
+
+    def show(done: int, total: int) -> None:
+        nonlocal begun
+        (progress.update if begun else progress.phase)(f"{what}: {done} of {total} images")
+        begun = True
+
+    return show
 
 
 def open_images(dataset: Dataset) -> np.memmap[Any, np.dtype[np.uint8]]:

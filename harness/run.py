@@ -62,7 +62,12 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
     planned = placement.plan(config.scenario, config.instances, config.threads, cpus, cores)
     with _claimed(config.folder) as folder:
         dataset = open_dataset(
-            config.dataset_path, profile.spec, config.sample_count, progress, store_path=config.store_path
+            config.dataset_path,
+            profile.spec,
+            config.sample_count,
+            progress,
+            store_path=config.store_path,
+            verify=config.mode == "accuracy",
         )
         task = Task(
             config=config,

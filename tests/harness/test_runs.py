@@ -219,6 +219,24 @@ def test_openvino_answers_like_the_others(command: Command, dataset: Path, model
     assert "accuracy=75.000%, good=15, total=20" in done.stdout
 
 
+def test_a_store_damaged_in_place_is_not_scored(command: Command, dataset: Path, tmp_path: Path) -> None:
+    """Its size and all records are right; only the pixels of one image are not what they were."""
+    store = tmp_path / "store"
+    assert command("preprocess", "--dataset-path", dataset, "--preprocessed-dir", store).status == 0
+    with (store / "images.u8").open("r+b") as images:
+        images.seek(3 * 224 * 224 * 3)
+        images.write(bytes(1000))
+    done = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--preprocessed-dir", store, "--scenario", "Offline",
+        "--accuracy",
+    )  # fmt: skip
+    assert done.status == 2
+    expected = f"error: {store}: picture 3 (ILSVRC2012_val_00000004.JPEG) in images.u8 is damaged"
+    assert done.stderr.splitlines()[-1].startswith(expected)
+    assert done.stderr.splitlines()[-1].endswith("delete the folder and build the store again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
 def test_preprocess_then_run_from_its_store(command: Command, dataset: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     done = command("preprocess", "--dataset-path", dataset, "--preprocessed-dir", store)
