@@ -299,8 +299,8 @@ def _check_pictures(folder: Path, manifest: Manifest, images: npt.NDArray[np.uin
         for start, damaged in zip(starts, pool.map(first_damaged, starts), strict=True):
             if damaged is not None:
                 raise StoreError(
-                    f"{folder}: picture {damaged} ({manifest.files[damaged]}) in {IMAGES_NAME} is damaged: its checksum "
-                    "is not the one it was stored with; delete the folder and build the store again"
+                    f"{folder}: picture {damaged} ({manifest.files[damaged]}) in {IMAGES_NAME} is damaged: its "
+                    "checksum is not the one it was stored with; delete the folder and build the store again"
                 )
             if progress is not None:
                 progress(min(start + _CHECKED_AT_ONCE, len(images)), len(images))
