@@ -85,8 +85,8 @@ def _check_files(config: RunConfig, profile: Profile) -> Path:
     user_conf = (config.user_conf or settings.DEFAULT_USER_CONF).absolute()
     user_settings = settings.read_user_conf(user_conf, profile.loadgen_model)
     settings.check_rate(config, user_settings, user_conf)
-    if config.audit_conf is not None and not config.audit_conf.is_file():
-        raise BadInputError(f"--audit-conf {config.audit_conf}: no such file")
+    if config.audit_conf is not None:
+        settings.read_audit_conf(config.audit_conf)
     if config.model is not None and not config.model.is_file():
         raise BadInputError(f"--model {config.model}: no such file")
     return user_conf

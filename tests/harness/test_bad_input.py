@@ -39,6 +39,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     },
     "no such user.conf": ((*RUN, "--user_conf", "absent.conf"), "absent.conf"),
     "unknown key in user.conf": ((*RUN, "--user-conf", "{tmp}/user.conf"), "user.conf:2: unknown key 'target_qpz'"),
+    "a folder as user.conf": ((*RUN, "--user-conf", "{tmp}"), "--user-conf {tmp}: Is a directory; name a file"),
+    "misspelt key in an audit file": (
+        (*RUN, "--audit-conf", "{tmp}/user.conf"),
+        "user.conf:2: unknown key 'target_qpz'",
+    ),
     "no such audit file": ((*RUN, "--audit-conf", "absent.config"), "absent.config"),
     "unwritable output": ((*RUN, "--output", "/dev/null/runs"), "--output"),
     "output holds other files": ((*RUN, "--scenario", "Offline", "--output", "{tmp}/taken"), "holds files"),
@@ -77,7 +82,7 @@ def test_bad_input(name: str, command: Command, dataset: Path, tmp_path: Path) -
     done = command(*(part.format(dataset=dataset, tmp=tmp_path) for part in arguments))
     assert done.status == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert expected in done.stderr.splitlines()[-1]
+    assert expected.format(dataset=dataset, tmp=tmp_path) in done.stderr.splitlines()[-1]
     assert sorted(tmp_path.rglob("*")) == before
 
 
