@@ -19,6 +19,8 @@ def print_outcome(outcome: RunOutcome) -> None:
     result = outcome.result
     if result.metric is not None:
         click.echo(f"{result.scenario} {result.metric_name}: {_metric(result)}, {result.verdict}")
+        if result.scenario == "Server":
+            click.echo(_server_line(outcome))
     if outcome.accuracy is not None:
         click.echo(outcome.accuracy.line)
     for problem in _problems(result):
@@ -47,12 +49,9 @@ def print_campaign(outcomes: Sequence[RunOutcome], output: Path) -> None:
             f"{scored.percent:.3f}% ({scored.good} of {scored.total})" if scored else "-",
         )
     Console().print(table)
-    server = next((o.effective_settings for o in outcomes if o.result.scenario == "Server"), None)
-    if server is not None:
-        bound_ms = float(server["server_target_latency_ns"]) / NS_PER_S * MS_PER_S
-        click.echo(
-            f"Server: {server['server_target_qps']} queries/s, 99th percentile of latency at most {bound_ms:g} ms"
-        )
+    for outcome in outcomes:
+        if outcome.result.scenario == "Server" and outcome.result.metric is not None:
+            click.echo(_server_line(outcome))
     for outcome in outcomes:
         for problem in _problems(outcome.result):
             click.echo(f"{outcome.result.scenario}: {problem}")
@@ -61,6 +60,19 @@ def print_campaign(outcomes: Sequence[RunOutcome], output: Path) -> None:
         scenarios = dict.fromkeys(o.result.scenario for o in outcomes if reason in o.not_submittable)
         click.echo(f"  {reason} ({', '.join(scenarios)})")
     click.echo(f"logs: {output.absolute() / outcomes[0].folder.relative_to(output.absolute()).parts[0]}")
+
+
+def _server_line(outcome: RunOutcome) -> str:
+    """What was asked of a Server run and how it did, which its metric alone does not say."""
+    settings = outcome.effective_settings
+    bound_ms = float(settings["server_target_latency_ns"]) / NS_PER_S * MS_PER_S
+    share = float(settings["server_target_latency_percentile"])
+    measured_ms = outcome.result.latency_ms.get(f"{100 * share:.2f}_percentile")
+    measured = "" if measured_ms is None else f"{measured_ms:.1f} ms, "
+    return (
+        f"Server: {settings['server_target_qps']:g} queries/s issued, {100 * share:g}th percentile of latency "
+        f"{measured}bound {bound_ms:g} ms"
+    )
 
 
 def _metric(result: RunResult) -> str:
