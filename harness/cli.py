@@ -206,6 +206,8 @@ def preprocess(
     with open_progress(quiet) as progress:
         spec = PROFILES[profile].spec
         dataset = open_dataset(dataset_path, spec, count, progress, store_path=preprocessed_dir, workers=threads)
+    for warning in dataset.warnings:
+        click.echo(f"warning: {warning}")
     click.echo(f"{dataset.sample_count} images, recipe {spec.name}: {dataset.store_path}")
 
 

@@ -22,6 +22,9 @@ PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
 STREAMS: Final = frozenset({"SingleStream", "MultiStream"})
 """Scenarios in which the next query waits for the answer to the last one."""
 
+IMAGENET_CLASS_COUNT: Final = 1000
+"""Labels are 0..999 in all profiles."""
+
 DEFAULT_OUTPUT: Final = Path("reports/runs")
 
 
@@ -109,3 +112,11 @@ _POSITIVE_FIELDS: Final = {
     "instances": "--instances",
     "threads": "--threads",
 }
+
+
+def check_model_file(model: Path) -> None:
+    """Raises: BadInputError unless there is such a file."""
+    if model.is_dir():
+        raise BadInputError(f"--model {model}: a folder, not a file: name the .onnx file in it")
+    if not model.is_file():
+        raise BadInputError(f"--model {model}: no such file: name an .onnx file")

@@ -7,7 +7,7 @@ parent (`open_dataset`) and only mapped by the child (`open_images`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +15,18 @@ from typing import Any, Final
 import numpy as np
 import platformdirs
 
-from preprocessing import PreprocessingError, PreprocessSpec, build_store, open_store, read_val_map
+from preprocessing import (
+    VAL_MAP_NAME,
+    PreprocessingError,
+    PreprocessSpec,
+    ValMap,
+    build_store,
+    count_unnamed_images,
+    open_store,
+    read_val_map,
+)
 
+from .config import IMAGENET_CLASS_COUNT
 from .errors import BadInputError
 from .progress import Progress
 
@@ -26,12 +36,16 @@ _DIGEST_CHARACTERS: Final = 12
 
 @dataclass(frozen=True)
 class Dataset:
-    """The first `sample_count` images of a folder with val_map.txt, preprocessed by `spec` in a finished store."""
+    """The first `sample_count` images of a folder with val_map.txt, preprocessed by `spec` in a finished store.
+
+    warnings: what the user may have overlooked about the folder.
+    """
 
     path: Path
     store_path: Path
     spec: PreprocessSpec
     sample_count: int
+    warnings: tuple[str, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -62,7 +76,7 @@ def open_dataset(
     """
     store_path = store_path or default_store_path(path, spec)
     try:
-        val_map = read_val_map(path, sample_count)
+        val_map = read_val_map(path, sample_count, class_count=IMAGENET_CLASS_COUNT)
         progress.phase(f"looking for {len(val_map)} images of {path} in {store_path}")
         build_store(store_path, spec, val_map, workers=workers, progress=_announced(progress, f"preprocessing {path}"))
         if verify:
@@ -75,7 +89,17 @@ def open_dataset(
             )
     except PreprocessingError as error:
         raise BadInputError(str(error)) from error
-    return Dataset(path, store_path, spec, len(val_map))
+    return Dataset(path, store_path, spec, len(val_map), tuple(_unnamed(val_map)) if sample_count is None else ())
+
+
+def _unnamed(val_map: ValMap) -> Iterator[str]:
+    """The warning that a map names only a part of what the folder holds, where nobody asked for a part."""
+    unnamed = count_unnamed_images(val_map)
+    if unnamed > 0:
+        yield (
+            f"{val_map.dataset_path / VAL_MAP_NAME} names {len(val_map)} images, and the folder holds {unnamed} more: "
+            "those are left out"
+        )
 
 
 def _announced(progress: Progress, what: str) -> Callable[[int, int], None]:

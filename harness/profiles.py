@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from preprocessing import IMAGENET, MOBILENET, PreprocessSpec
 
-from .config import ProfileName
+from .config import IMAGENET_CLASS_COUNT, ProfileName
 from .errors import BadInputError
 
-IMAGENET_CLASS_COUNT: Final = 1000
 IMAGENET_VALIDATION_COUNT: Final = 50_000
 """Images of the ImageNet 2012 validation set, all of which an official accuracy run answers."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from . import accuracy, placement, provenance, settings
 from .accuracy import Accuracy
 from .backends import check_backend
-from .config import RunConfig, Scenario
+from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, RunFailedError, RunInterruptedError
 from .messages import Opened, Task
@@ -87,8 +87,8 @@ def _check_files(config: RunConfig, profile: Profile) -> Path:
     settings.check_rate(config, user_settings, user_conf)
     if config.audit_conf is not None:
         settings.read_audit_conf(config.audit_conf)
-    if config.model is not None and not config.model.is_file():
-        raise BadInputError(f"--model {config.model}: no such file")
+    if config.model is not None:
+        check_model_file(config.model)
     return user_conf
 
 
@@ -205,7 +205,7 @@ class _Run:
             "versions": provenance.versions(),
             "machine": provenance.machine(),
         }
-        self._warn(_of_the_input(self._profile, opened))
+        self._warn([*task.dataset.warnings, *_of_the_input(self._profile, opened)])
         stray = sum(instance.stray_thread_count for instance in opened.instances)
         self._add_reasons(
             *self._profile.not_submittable,
@@ -259,7 +259,7 @@ def _of_the_data(dataset: Dataset, config: RunConfig, opened: Opened) -> Iterato
         yield f"audit settings of {config.audit_conf}: a compliance test, not a result"
     if config.backend == "null":
         yield "backend null computes nothing"
-    asked = int(opened.effective_settings["performance_sample_count_override"])
+    asked = int(opened.official_settings["performance_sample_count_override"])
     if config.mode == "accuracy" and dataset.sample_count != IMAGENET_VALIDATION_COUNT:
         yield f"accuracy over {dataset.sample_count} images, official {IMAGENET_VALIDATION_COUNT}"
     elif config.mode != "accuracy" and dataset.sample_count < asked:

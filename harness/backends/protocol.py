@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from preprocessing import PreprocessSpec
 
+from ..config import check_model_file
 from ..errors import BadInputError
 from ..profiles import TensorInfo
 
@@ -62,8 +63,7 @@ def required_model(request: RunnerRequest, backend: str) -> Path:
     """The request's model. Raises: BadInputError if there is none."""
     if request.model is None:
         raise BadInputError(f"--backend {backend} needs a model: add --model FILE.onnx")
-    if not request.model.is_file():
-        raise BadInputError(f"--model {request.model}: no such file")
+    check_model_file(request.model)
     return request.model
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from ..config import check_model_file
 from ..errors import BadInputError
 
 Precision: TypeAlias = Literal["fp32"]
@@ -43,8 +44,7 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured. Raises: BadInputError."""
-        if not self.model.is_file():
-            raise BadInputError(f"--model {self.model}: no such file")
+        check_model_file(self.model)
         if self.rounds < 1:
             raise BadInputError(f"--rounds {self.rounds}: must be at least 1")
         if not 0 < self.slice_s < float("inf"):

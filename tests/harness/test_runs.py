@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,33 @@ def test_a_store_damaged_in_place_is_not_scored(command: Command, dataset: Path,
     assert done.stderr.splitlines()[-1].startswith(expected)
     assert done.stderr.splitlines()[-1].endswith("delete the folder and build the store again")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+def test_a_map_that_names_a_part_and_a_class_that_is_none(command: Command, dataset: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(dataset, part)
+    lines = (dataset / "val_map.txt").read_text().splitlines(keepends=True)
+    (part / "val_map.txt").write_text("".join(lines[:5]))
+    run = ("run", "--backend", "null", "--dataset-path", part, "--scenario", "Offline", "--accuracy")
+    done = command(*run, "--quiet")
+    assert done.status == 0, done.stderr
+    warning = f"warning: {part}/val_map.txt names 5 images, and the folder holds {IMAGE_COUNT - 5} more"
+    assert any(line.startswith(warning) for line in done.stdout.splitlines())
+    assert "warning" not in command(*run, "--count", 5).stdout
+    (part / "val_map.txt").write_text("".join(lines[:4]) + lines[4].split()[0] + " 1000\n")
+    done = command(*run)
+    assert done.status == 2
+    assert f"{part}/val_map.txt:5: label 1000 is none of the classes 0..999" in done.stderr.splitlines()[-1]
+
+
+def test_reasons_name_the_official_numbers(command: Command, dataset: Path) -> None:
+    """The performance set has 1024 samples by MLPerf's rules, whatever was asked for."""
+    done = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Offline", "--time", 0.1, "--count", 10,
+        "--performance-sample-count", 10,
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    assert "not for submission: performance set of 10 images, official at least 1024" in done.stdout.splitlines()
 
 
 def test_preprocess_then_run_from_its_store(command: Command, dataset: Path, tmp_path: Path) -> None:
