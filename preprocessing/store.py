@@ -92,6 +92,7 @@ def build_store(
     was finished is kept in each case, and the next call continues from there.
     """
     folder = Path(folder)
+    _check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
@@ -128,6 +129,7 @@ def open_store(
     Raises StoreError: no store, unfinished, stale, foreign or damaged; ImageError: a source image is gone.
     """
     folder = Path(folder)
+    _check_folder(folder)
     try:
         manifest = read_manifest(folder)
         if manifest is None:
@@ -258,7 +260,14 @@ def _check_list(folder: Path, manifest: Manifest, spec: PreprocessSpec, val_map:
     """The store must come from this recipe, and one of the two lists of samples must be the beginning of the other."""
     have, want = manifest.recipe_digest, spec.digest()
     if have != want:
-        raise _stale(folder, f"made by recipe {manifest.recipe} ({have[:12]}), asked for {spec.name} ({want[:12]})")
+        made = f"{folder}: a store made by recipe {manifest.recipe} ({have[:12]}), not {spec.name} ({want[:12]})"
+        if manifest.recipe != spec.name:
+            raise StoreError(
+                f"{made}: if the profile is wrong, ask for the other; else name another folder for this one"
+            )
+        raise StoreError(
+            f"{made}, which has changed since: delete the folder and build again, or choose another folder"
+        )
     have_samples = zip(manifest.files, manifest.labels, strict=True)
     want_samples = zip(val_map.files, val_map.labels, strict=True)
     for index, ((have, have_label), (want, want_label)) in enumerate(zip(have_samples, want_samples, strict=False)):
@@ -337,6 +346,11 @@ def _stat(path: Path) -> os.stat_result:
         return path.stat()
     except OSError as error:
         raise ImageError(f"{path}: no such image ({error.strerror}); restore it") from error
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder}: a file, not a folder; name a folder for the store of preprocessed images")
 
 
 def _stale(folder: Path, reason: str) -> StoreError:

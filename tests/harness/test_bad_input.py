@@ -49,6 +49,19 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "no such audit file": ((*RUN, "--audit-conf", "absent.config"), "absent.config"),
     "unwritable output": ((*RUN, "--output", "/dev/null/runs"), "--output"),
     "output holds other files": ((*RUN, "--scenario", "Offline", "--output", "{tmp}/taken"), "holds files"),
+    **{
+        f"{flag} {value}": ((*RUN, "--scenario", "Server", flag, value), f"{flag} {shown}: must be from {least} to ")
+        for flag, value, shown, least in (
+            ("--time", "inf", "inf", "0.001"),
+            ("--time", "nan", "nan", "0.001"),
+            ("--time", "1e12", "1e+12", "0.001"),
+            ("--time", "1e-5", "1e-05", "0.001"),
+            ("--qps", "inf", "inf", "1e-06"),
+            ("--qps", "nan", "nan", "1e-06"),
+            ("--max-latency", "inf", "inf", "1e-09"),
+            ("--max-batchsize", "100000", "100000", "1"),
+        )
+    },
     "negative time": ((*RUN, "--time", "-1"), "--time -1"),
     "too many threads": ((*RUN, "--instances", "1000", "--threads", "2"), "2000 threads"),
     "rate for a stream": ((*RUN, "--scenario", "SingleStream", "--qps", "5"), "--qps"),
@@ -63,6 +76,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "peak search without a start": ((*RUN, "--find-peak-performance", "--scenario", "Server"), "--qps"),
     "two modes": ((*RUN, "--find-peak-performance", "--accuracy"), "exclude"),
     "demo with settings": (("run", "--time", "5"), "--time"),
+    "score of a file": (("accuracy", "{dataset}/val_map.txt"), "is a file: name the folder of a run"),
+    "a file as store": (
+        (*RUN, "--preprocessed-dir", "{tmp}/user.conf"),
+        "{tmp}/user.conf: a file, not a folder; name a folder for the store of preprocessed images",
+    ),
     "score of no run": (("accuracy", "{dataset}"), "run.json"),
 }
 
