@@ -21,6 +21,11 @@ def print_outcome(outcome: RunOutcome) -> None:
         click.echo(f"{result.scenario} {result.metric_name}: {_metric(result)}, {result.verdict}")
         if result.scenario == "Server":
             click.echo(_server_line(outcome))
+    if result.peak_qps is not None:
+        click.echo(
+            f"peak found: {result.peak_qps:g} queries/s issued, the greatest rate whose trial met the latency bound; "
+            "above is that trial"
+        )
     if outcome.accuracy is not None:
         click.echo(outcome.accuracy.line)
     for problem in _problems(result):
@@ -69,8 +74,9 @@ def _server_line(outcome: RunOutcome) -> str:
     share = float(settings["server_target_latency_percentile"])
     measured_ms = outcome.result.latency_ms.get(f"{100 * share:.2f}_percentile")
     measured = "" if measured_ms is None else f"{measured_ms:.1f} ms, "
+    rate_qps = outcome.result.peak_qps or settings["server_target_qps"]
     return (
-        f"Server: {settings['server_target_qps']:g} queries/s issued, {100 * share:g}th percentile of latency "
+        f"Server: {rate_qps:g} queries/s issued, {100 * share:g}th percentile of latency "
         f"{measured}bound {bound_ms:g} ms"
     )
 

@@ -26,6 +26,9 @@ FORMAT: Final = 1
 
 _NOTHING_AGAINST: Final = "settings and data as the rules ask"
 
+_SEARCH_FAILED: Final = "Initial lower bound does not satisfy performance constraints"
+"""LoadGen's words when the rate that a search starts from is too high already."""
+
 _DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStream": 8, "Offline": 8, "Server": 1}
 """A query's own size for the streams. Server: on a CPU a batch saves little and makes its first sample wait."""
 
@@ -149,7 +152,8 @@ class _Run:
         if result.errors:
             self._mark("failed", result=asdict(result))
             more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
-            raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}")
+            remedy = "; start from a lower --qps" if _SEARCH_FAILED in result.errors[0] else ""
+            raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}{remedy}")
         if result.valid is False:
             self._add_reasons("LoadGen's verdict is INVALID")
         return result
@@ -216,15 +220,16 @@ class _Run:
             *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
         )
         self._mark("running")
-        title = f"{config.scenario} {config.mode}"
+        title = f"{config.scenario} {config.mode}" + (", trials at many rates" if config.mode == "find_peak" else "")
         note = f", {stray} threads NOT on their cores" if stray else ", pinned"
         self._progress.phase(
             f"{title}: {task.placement.instances} instances x {task.placement.threads} threads on CPUs "
             f"{'; '.join(','.join(map(str, cores)) for cores in task.placement.cores)}{note}, "
             f"batches of up to {task.max_batch}"
         )
-        accuracy_samples = task.dataset.sample_count if config.mode == "accuracy" else None
-        return Watch(title, accuracy_samples, float(opened.effective_settings["min_duration_ms"]) / settings.MS_PER_S)
+        samples, exactly = _expected_samples(task, opened)
+        min_duration_s = float(opened.effective_settings["min_duration_ms"]) / settings.MS_PER_S
+        return Watch(title, samples, exactly, min_duration_s)
 
     def _mark(self, status: str, **more: Any) -> None:
         if not self._record:
@@ -238,6 +243,15 @@ class _Run:
 def _as_json(value: Any) -> Any:
     """Paths are written so that they hold in any folder."""
     return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _expected_samples(task: Task, opened: Opened) -> tuple[int | None, bool]:
+    """As Watch has them. What an audit file changes LoadGen reads when the test begins."""
+    if task.config.mode == "find_peak" or task.config.audit_conf is not None:
+        return None, False
+    if task.config.mode == "accuracy":
+        return task.dataset.sample_count, True
+    return settings.sample_count(task.config.scenario, opened.effective_settings)
 
 
 def _of_the_model(config: RunConfig, profile: Profile) -> Iterator[str]:

@@ -171,6 +171,25 @@ def overrides(config: RunConfig) -> dict[str, int | float]:
     return values
 
 
+def sample_count(scenario: Scenario, effective: SettingValues) -> tuple[int, bool]:
+    """Samples of a performance run, and whether it takes exactly so many; otherwise at least.
+
+    Offline is one query, of as many samples as its expected rate makes last 1.1 times the least duration, but at least
+    min_query_count. Source: LoadGen, TestSettingsInternal.
+    """
+    least = int(effective["min_query_count"])
+    if scenario == "Offline":
+        expected = (
+            _OFFLINE_SLACK * float(effective["min_duration_ms"]) / MS_PER_S * float(effective["offline_expected_qps"])
+        )
+        return max(least, int(expected)), True
+    samples_per_query = int(effective["multi_stream_samples_per_query"]) if scenario == "MultiStream" else 1
+    most = int(effective["max_query_count"])
+    return (most or least) * samples_per_query, most > 0
+
+
+_OFFLINE_SLACK: Final = 1.1
+
 RATE_ATTRIBUTES: Final[Mapping[str, str]] = {"Server": "server_target_qps", "Offline": "offline_expected_qps"}
 LATENCY_ATTRIBUTES: Final[Mapping[str, str]] = {
     "SingleStream": "single_stream_expected_latency_ns",

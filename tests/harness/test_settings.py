@@ -9,7 +9,15 @@ import pytest
 
 from harness.config import RunConfig
 from harness.errors import BadInputError
-from harness.settings import DEFAULT_USER_CONF, deviations, is_set, overrides, read_audit_conf, read_user_conf
+from harness.settings import (
+    DEFAULT_USER_CONF,
+    deviations,
+    is_set,
+    overrides,
+    read_audit_conf,
+    read_user_conf,
+    sample_count,
+)
 
 CONFIG = RunConfig("resnet50", "resnet50", "Offline", "performance", "null", None, Path("images"))
 
@@ -119,6 +127,22 @@ def test_flags_become_loadgen_settings() -> None:
     assert overrides(server) == {"server_target_qps": 3.0, "server_target_latency_ns": 15_000_000}
     stream = replace(CONFIG, scenario="MultiStream", max_latency_s=0.05, samples_per_query=4)
     assert overrides(stream) == {"multi_stream_expected_latency_ns": 50_000_000, "multi_stream_samples_per_query": 4}
+
+
+def test_the_number_of_samples_to_expect() -> None:
+    """By hand from LoadGen's rules: Offline is one query of 1.1 x duration x rate samples, or more."""
+    official = {
+        "min_duration_ms": 600_000,
+        "min_query_count": 24_576,
+        "max_query_count": 0,
+        "offline_expected_qps": 25.0,
+        "multi_stream_samples_per_query": 8,
+    }
+    assert sample_count("Offline", official) == (24_576, True)
+    assert sample_count("Offline", {**official, "offline_expected_qps": 50.0}) == (33_000, True)
+    assert sample_count("Offline", {**official, "min_duration_ms": 1000}) == (24_576, True)
+    assert sample_count("MultiStream", {**official, "min_query_count": 662}) == (5296, False)
+    assert sample_count("Server", {**official, "min_query_count": 7, "max_query_count": 7}) == (7, True)
 
 
 def test_deviations_are_what_a_submission_could_not_have() -> None:
