@@ -216,14 +216,15 @@ class _Run:
             *config.not_submittable,
             *_of_the_model(config, self._profile),
             *_of_the_data(task.dataset, config, opened),
-            *([f"{stray} threads run outside the cores of their instance"] if stray else []),
+            *([f"{_counted(stray, 'thread')} outside the cores of their instance"] if stray else []),
             *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
         )
         self._mark("running")
         title = f"{config.scenario} {config.mode}" + (", trials at many rates" if config.mode == "find_peak" else "")
         note = f", {stray} threads NOT on their cores" if stray else ", pinned"
         self._progress.phase(
-            f"{title}: {task.placement.instances} instances x {task.placement.threads} threads on CPUs "
+            f"{title}: {_counted(task.placement.instances, 'instance')} x "
+            f"{_counted(task.placement.threads, 'thread')} on CPUs "
             f"{'; '.join(','.join(map(str, cores)) for cores in task.placement.cores)}{note}, "
             f"batches of up to {task.max_batch}"
         )
@@ -243,6 +244,10 @@ class _Run:
 def _as_json(value: Any) -> Any:
     """Paths are written so that they hold in any folder."""
     return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _expected_samples(task: Task, opened: Opened) -> tuple[int | None, bool]:

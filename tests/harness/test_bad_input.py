@@ -16,6 +16,7 @@ ORT = ("run", "--backend", "onnxruntime", "--dataset-path", "{dataset}", "--accu
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown flag": ((*RUN, "--bogus", "1"), "--bogus"),
     "unknown scenario": ((*RUN, "--scenario", "Streaming"), "SingleStream"),
+    "scenario in small letters": ((*RUN, "--scenario", "server"), "'server' is spelt Server, as in LoadGen"),
     "unknown backend": ((*RUN[:2], "tvm", *RUN[3:]), "onnxruntime"),
     "unknown profile": ((*RUN, "--profile", "bert"), "mobilenet"),
     "no such dataset": (("run", "--backend", "null", "--dataset-path", "absent"), "absent: no such folder"),

@@ -117,6 +117,18 @@ def test_an_invalid_run_is_not_for_submission(command: Command, dataset: Path, t
     assert record["submission"] == "not for submission"
     assert "LoadGen's verdict is INVALID" in record["not_submittable"]
     assert "not for submission: LoadGen's verdict is INVALID" in done.stdout.splitlines()
+    (advised,) = [line for line in done.stdout.splitlines() if "Reduce target QPS" in line]
+    assert advised.endswith("-> lower --qps, or give a wider --max-latency")
+
+
+def test_a_search_that_starts_beyond_the_peak_says_so(command: Command, dataset: Path) -> None:
+    done = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Server", "--qps", 500, "--time", 0.2,
+        "--max-latency", 1e-6, "--find-peak-performance",
+    )  # fmt: skip
+    assert done.status == 1
+    assert "; start from a lower --qps; marked failed in " in done.stderr.splitlines()[-1]
+    assert "/s," not in done.stderr  # no average over trials at different rates
 
 
 STRAYING_PLUGIN = """
@@ -148,7 +160,7 @@ def test_threads_that_leave_their_cores_keep_a_run_from_submission(
     assert done.status == 0, done.stderr
     (instance,) = run_record(tmp_path / "reports/runs/resnet50/SingleStream/accuracy")["instances"]
     assert (instance["thread_count"], instance["stray_thread_count"]) == (2, 1)
-    assert "not for submission: 1 threads run outside the cores of their instance" in done.stdout.splitlines()
+    assert "not for submission: 1 thread outside the cores of their instance" in done.stdout.splitlines()
 
 
 def test_several_instances_answer_each_sample_once_and_an_earlier_run_moves_aside(
