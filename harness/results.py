@@ -22,7 +22,6 @@ _MARKER: Final = ":::MLLOG "
 _LAST_KEYS: Final[Mapping[str, str]] = {"AccuracyOnly": "power_end"}
 _LAST_KEY: Final = "num_errors"
 """What LoadGen writes last, by mode, and in all other modes; a log without it was cut off."""
-_PEAK: Final = "FindPeakPerformance: Found peak performance field: "
 _NS_PER_MS: Final = 1_000_000
 
 
@@ -42,6 +41,7 @@ METRICS: Final[Mapping[Scenario, MetricKey]] = {
     "Offline": MetricKey("result_samples_per_second", "throughput", "samples/s"),
     "Server": MetricKey("result_completed_samples_per_sec", "throughput", "queries/s"),
 }
+_PEAK: Final = "FindPeakPerformance: Found peak performance field: "
 
 
 @dataclass(frozen=True)
