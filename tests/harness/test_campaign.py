@@ -43,13 +43,13 @@ def test_server_is_set_from_offline_and_the_table_tells_all(
     effective = run_record(outcomes[1].folder)["settings"]["effective"]
     assert 0 < effective["server_target_qps"] < 0.34 * throughput
     inference_ns = outcomes[0].instances * 1e9 / throughput
-    assert effective["server_target_latency_ns"] >= 3e9 + 10 * inference_ns
+    assert effective["server_target_latency_ns"] >= 10e9 + 10 * inference_ns
     assert effective["min_query_count"] == 460
     latency_ms = outcomes[1].result.latency_ms["99.00_percentile"]
     assert 0 < run_record(outcomes[2].folder)["settings"]["effective"]["server_target_qps"] < throughput
     print_campaign(outcomes, tmp_path)
     printed = capsys.readouterr().out
-    assert f"queries/s issued, 99th percentile of latency {latency_ms:.1f} ms, bound 3" in printed
+    assert f"queries/s issued, 99th percentile of latency {latency_ms:.1f} ms, bound 10" in printed
     for expected in ("Offline", "samples/s", "Server", "75.000%", "not for submission", "the demo's model and images"):
         assert expected in printed
     assert printed.splitlines()[-1] == f"logs: {tmp_path / 'demo'}"
