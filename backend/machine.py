@@ -1,7 +1,8 @@
 """What is known about the machine: one frozen record, made in one place, passed as an argument.
 
-The only file that probes hardware. Every value can be overridden (`Machine(...)`, `dataclasses.replace`), and
-`sources` says where each came from.
+The only file that probes what plans and kernels depend on. Every value can be overridden (`Machine(...)`,
+`dataclasses.replace`), and `sources` says where each came from. (Which CPUs are siblings of one core matters to who
+places threads: harness/placement.py reads that, and need not load the engine for it.)
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Machine:
     """A CPU as the planner sees it.
 
     isa: what kernels are compiled for. best_isa: the best one that the CPU has. l1d_bytes, l2_bytes: per core;
-    l3_bytes: per share. cores: CPUs that this process may run on.
+    l3_bytes: per share. cores: CPUs that the thread which called `detect` may run on, and so the teams it starts.
     """
 
     cpu: str

@@ -64,7 +64,7 @@ class InferenceSession:
 
     model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" or "fp32". max_batch: what the plan is
     made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs
-    that the process may use). isa: "avx512", "avx2", "generic" or None for the best. machine: a description in
+    that the calling thread may use). isa: "avx512", "avx2", "generic" or None for the best. machine: a description in
     place of detection. pixels: what raw uint8 N H W C images stand for, if they are to be taken too. outputs: the
     tensors to compute, intermediate ones included, in place of the model's outputs.
 
@@ -156,7 +156,8 @@ class InferenceSession:
     def pin(self, cpus: Sequence[int]) -> list[set[int]]:
         """Binds the threads of this session's team, one CPU each; the masks as the system reports them.
 
-        To be called from the thread that will call `run`: with one thread it is that thread that is bound.
+        To be called from the thread that will call `run`: with one thread it is that thread that is bound, and all that
+        it starts from then on. A later session that is to have more CPUs is created in a thread that is not.
 
         Raises: MachineError if there are fewer CPUs than threads, or a mask did not take effect.
         """
@@ -167,8 +168,10 @@ class InferenceSession:
 
         A step's time includes entering compiled code from Python, a few microseconds.
 
-        Raises: InputError as `run` does, and for more than max_batch images.
+        Raises: InputError as `run` does, for more than max_batch images, and for rounds below 1.
         """
+        if rounds < 1:
+            raise InputError(f"rounds={rounds}: a median needs at least 1")
         arrays, raw = self._checked(inputs)
         count = len(arrays[0]) if self._plan.batched else 1
         if count > self._plan.max_batch:
@@ -278,7 +281,8 @@ def _usable_threads(threads: int | None, machine: Machine) -> int:
         return machine.cores
     if not 1 <= threads <= machine.cores:
         raise MachineError(
-            f"threads={threads}, but this process may run on {machine.cores} CPUs: ask for 1 to {machine.cores}"
+            f"threads={threads}, but this thread may run on {machine.cores} of the machine's CPUs (`pin` binds a "
+            f"thread for good): ask for 1 to {machine.cores}, or create the session in another thread"
         )
     return threads
 

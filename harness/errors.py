@@ -11,6 +11,10 @@ class BadInputError(HarnessError):
     """What the user gave cannot be run: a flag, a file, a folder, a model, user.conf. Exit status 2."""
 
 
+class DiskFullError(BadInputError):
+    """The disk of the output folder filled up during a run, which has failed. Exit status 2."""
+
+
 class RunFailedError(HarnessError):
     """A test began and did not end properly: inference failed, the process died, logs are torn. Exit status 1."""
 

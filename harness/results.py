@@ -1,12 +1,14 @@
 """What LoadGen says about a finished test, read from its detail log and from nothing else.
 
 Only `mlperf_log_detail.txt` is parsed: each line is `:::MLLOG ` and a JSON object; the first of repeated keys counts,
-as in the official checker.
+as in the official checker. Of the other logs only the end is looked at: LoadGen does not notice when it cannot write.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,12 @@ _MARKER: Final = ":::MLLOG "
 _LAST_KEYS: Final[Mapping[str, str]] = {"AccuracyOnly": "power_end"}
 _LAST_KEY: Final = "num_errors"
 """What LoadGen writes last, by mode, and in all other modes; a log without it was cut off."""
+_ENDINGS: Final[Mapping[str, bytes]] = {
+    SUMMARY_LOG: rb"(No errors encountered during test\.|(1 ERROR|\d+ ERRORS) encountered\. See detailed log\.)\s*$",
+    ACCURACY_LOG: rb"\]\s*$",
+}
+_ENDING_BYTES: Final = 100
+"""More than any ending is long."""
 _NS_PER_MS: Final = 1_000_000
 
 
@@ -115,6 +123,18 @@ def read_result(folder: Path) -> RunResult:
         performance_sample_count=values["effective_performance_sample_count"],
         peak_qps=peak_qps,
     )
+
+
+def check_endings(folder: Path) -> None:
+    """Raises: RunFailedError if a log that `read_result` does not read is missing or cut off."""
+    for name, ending in _ENDINGS.items():
+        path = folder / name
+        if not path.is_file():
+            raise RunFailedError(f"{path} is missing: LoadGen wrote no log")
+        with path.open("rb") as file:
+            file.seek(-min(_ENDING_BYTES, path.stat().st_size), os.SEEK_END)
+            if not re.search(ending, file.read()):
+                raise RunFailedError(f"{path} was cut off: the test ended early or the disk is full")
 
 
 def _latencies(values: Mapping[str, Any]) -> dict[str, float]:

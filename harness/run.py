@@ -13,11 +13,11 @@ from .accuracy import Accuracy
 from .backends import check_backend
 from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
-from .errors import BadInputError, RunFailedError, RunInterruptedError
+from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
 from .messages import Opened, Task
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
 from .progress import Progress
-from .results import RunResult, read_result
+from .results import RunResult, check_endings, read_result
 from .run_folder import RunFolder, utc_now
 from .supervisor import Watch, supervise
 
@@ -56,7 +56,7 @@ class RunOutcome:
 def run(config: RunConfig, progress: Progress) -> RunOutcome:
     """Run one test in a process of its own and read LoadGen's verdict.
 
-    Raises: BadInputError (nothing was written), RunFailedError, RunInterruptedError (run.json says so).
+    Raises: BadInputError (nothing was written), RunFailedError, DiskFullError, RunInterruptedError (run.json says so).
     """
     profile = PROFILES[config.profile]
     user_conf = _check_files(config, profile)
@@ -127,10 +127,10 @@ class _Run:
         except RunInterruptedError as error:
             self._mark("interrupted", error=str(error))
             raise
-        except RunFailedError as error:
+        except (RunFailedError, DiskFullError) as error:
             self._mark("failed", error=str(error))
             where = f"marked failed in {self._folder.path}" if self._record else "the test had not begun"
-            raise RunFailedError(f"{error}; {where}") from error.__cause__
+            raise type(error)(f"{error}; {where}") from error.__cause__
         return RunOutcome(
             folder=self._folder.path,
             result=result,
@@ -146,9 +146,16 @@ class _Run:
     def _read_result(self) -> RunResult:
         """What LoadGen says; its verdict is one of the reasons against submission.
 
-        Raises: RunFailedError, after the result was written down, if LoadGen logged an error.
+        Raises: RunFailedError, after the result was written down, if LoadGen logged an error; DiskFullError if its logs
+        end early and there is no room for more.
         """
-        result = read_result(self._folder.path)
+        try:
+            result = read_result(self._folder.path)
+            check_endings(self._folder.path)
+        except RunFailedError as error:
+            if self._folder.is_full():
+                raise DiskFullError(f"the disk is full, choose another with --output: {error}") from error
+            raise
         if result.errors:
             self._mark("failed", result=asdict(result))
             more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
@@ -236,9 +243,11 @@ class _Run:
         if not self._record:
             return  # the test never began, nothing was written, and nothing is to be marked
         self._record |= {"status": status, **more}
-        if status != "running":
+        if status == "running":
+            self._folder.write(self._record)
+        else:
             self._record["ended_utc"] = utc_now()
-        self._folder.write(self._record)
+            self._folder.conclude(self._record)
 
 
 def _as_json(value: Any) -> Any:

@@ -3,6 +3,8 @@
 Rule for leftovers: whatever an earlier run left (finished or not) is moved aside as a whole, to a sibling named after
 its start, when the new test is about to begin; a folder in which a run is going on, or which holds files that are no
 run's, is refused. A folder in use is locked by the kernel (flock), so a crashed run leaves no lock behind.
+
+While a test runs, some room on the disk is held back: if LoadGen's logs fill it up, run.json can still say so.
 """
 
 from __future__ import annotations
@@ -15,9 +17,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import BadInputError
+from .errors import BadInputError, DiskFullError, RunFailedError
 
 RUN_FILE: Final = "run.json"
+
+_RESERVE_FILE: Final = ".reserve"
+_RESERVE_BYTES: Final = 64 << 10
+"""Room for run.json, twice because it is replaced, and for accuracy.txt, several times over."""
+
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def utc_now() -> str:
@@ -44,17 +52,23 @@ def read_run_file(folder: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the whole new one, whatever happens."""
+    """Write a file that is either the old one or the whole new one, whatever happens.
+
+    Raises: DiskFullError, RunFailedError if the new one cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+    except OSError as error:
+        problem = DiskFullError if error.errno in _DISK_FULL else RunFailedError
+        raise problem(f"cannot write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 class RunFolder:
-    """A folder claimed for one test: `claim`, then `begin`, then `write`; `release` at the end in any case."""
+    """A folder claimed for one test: `claim`, then `begin`, `write`, `conclude`; `release` at the end in any case."""
 
     def __init__(self, path: Path, lock: int, created: list[Path]) -> None:
         self.path = path
@@ -66,21 +80,24 @@ class RunFolder:
     def claim(cls, path: Path) -> RunFolder:
         """Create and lock the folder; earlier contents stay where they are until `begin`.
 
-        Raises: BadInputError if it cannot be created or written, is in use, or holds files that are no run's.
+        Raises: BadInputError if it cannot be created or written, its disk is full, it is in use, or it holds files that
+        are no run's.
         """
         path = path.absolute()
         created = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
-            probe = path / f".{os.getpid()}.probe"
-            probe.touch()
-            probe.unlink()
+            claimed = cls(path, _lock(path), created)
+            try:
+                _take_room(path)
+                (path / _RESERVE_FILE).unlink()
+            except OSError:
+                claimed.release()
+                raise
         except OSError as error:
             raise BadInputError(
                 f"cannot write to output folder {path}: {error.strerror}; choose another with --output"
             ) from error
-        claimed = cls(path, lock, created)
         if any(path.iterdir()) and not (path / RUN_FILE).exists():
             claimed.release()
             raise BadInputError(
@@ -89,10 +106,19 @@ class RunFolder:
         return claimed
 
     def begin(self) -> Path | None:
-        """Make the folder empty: an earlier run is moved to the returned sibling."""
+        """Make the folder empty but for the room held back: an earlier run is moved to the returned sibling.
+
+        Raises: DiskFullError if there is no room.
+        """
         self._begun = True
-        if not any(self.path.iterdir()):
-            return None
+        aside = self._move_aside() if any(self.path.iterdir()) else None
+        try:
+            _take_room(self.path)
+        except OSError as error:
+            raise DiskFullError(f"cannot write to output folder {self.path}: {error.strerror}") from error
+        return aside
+
+    def _move_aside(self) -> Path:
         aside = _free_sibling(self.path)
         self.path.rename(aside)
         self.path.mkdir()
@@ -101,8 +127,25 @@ class RunFolder:
         return aside
 
     def write(self, record: dict[str, Any]) -> None:
-        """Replace run.json."""
+        """Replace run.json. Raises: DiskFullError, RunFailedError."""
         write_atomically(self.path / RUN_FILE, json.dumps(record, indent=2) + "\n")
+
+    def conclude(self, record: dict[str, Any]) -> None:
+        """`write` the verdict, in the room that was held back."""
+        (self.path / _RESERVE_FILE).unlink(missing_ok=True)
+        self.write(record)
+
+    def is_full(self) -> bool:
+        """Whether the disk has no room left but what is held back."""
+        probe = self.path / f"{_RESERVE_FILE}.probe"
+        try:
+            _take_room(self.path, probe.name)
+        except OSError as error:
+            if error.errno in _DISK_FULL:
+                return True
+            raise
+        probe.unlink()
+        return False
 
     def release(self) -> None:
         """Unlock; if the test never began, remove the folders that `claim` created and nobody has used since."""
@@ -111,6 +154,19 @@ class RunFolder:
                 _remove_empty(self._created)
         finally:
             os.close(self._lock)
+
+
+def _take_room(folder: Path, name: str = _RESERVE_FILE) -> None:
+    """Make a file of _RESERVE_BYTES, or none. Raises: OSError."""
+    path = folder / name
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+    except OSError:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _lock(folder: Path) -> int:

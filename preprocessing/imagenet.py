@@ -11,6 +11,7 @@ here once by whether Numba is installed; their results are the same to the byte,
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import io
 import os
@@ -21,7 +22,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, features
 from PIL.JpegImagePlugin import JpegImageFile
 
 from .errors import ImageError
@@ -30,6 +31,15 @@ from .spec import PreprocessSpec
 
 RESIZER: Final[Literal["numba", "numpy"]] = "numba" if importlib.util.find_spec("numba") else "numpy"
 """Which implementation `preprocess` resizes with."""
+
+
+def implementation() -> str:
+    """Whatever of this installation could change a pixel: the resizer and the decoder, with their versions."""
+    return (
+        f"resizer {RESIZER} {importlib.metadata.version(RESIZER)}, Pillow {importlib.metadata.version('pillow')}, "
+        f"libjpeg-turbo {features.version('libjpeg_turbo')}"
+    )
+
 
 MAX_PIXELS: Final = 1024 * 1024 * 1024 // 4 // 3
 """Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`), beyond which it suspects a decompression bomb and only warns."""

@@ -32,7 +32,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of `manifest.json`; records[i] is None while picture i is not finished."""
+    """The contents of `manifest.json`; records[i] is None while picture i is not finished.
+
+    made_with: the implementations (`imagenet.implementation`) that filled it, in turn; empty where a store was made
+    before this was written down. It says where to look if pictures are wrong; the recipe alone makes a store stale,
+    because all implementations agree to the byte.
+    """
 
     format: str
     recipe: str
@@ -41,6 +46,7 @@ class Manifest:
     files: tuple[str, ...]
     labels: tuple[int, ...]
     records: tuple[Record | None, ...]
+    made_with: tuple[str, ...] = ()
 
     @property
     def picture_bytes(self) -> int:
@@ -63,8 +69,8 @@ def read_manifest(folder: Path) -> Manifest | None:
                 "delete the folder and build the store again, or choose another folder"
             )
         fields["records"] = tuple(record and Record(**record) for record in fields["records"])
-        for name in ("picture_shape", "files", "labels"):
-            fields[name] = tuple(fields[name])
+        for name in ("picture_shape", "files", "labels", "made_with"):
+            fields[name] = tuple(fields.get(name, ()))
         manifest = Manifest(**fields)
         if not len(manifest.files) == len(manifest.labels) == len(manifest.records):
             raise ValueError("lists of different lengths")

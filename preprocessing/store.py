@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError, StoreError
-from .imagenet import preprocess_bytes, read_file
+from .imagenet import implementation, preprocess_bytes, read_file
 from .labels import ValMap
 from .manifest import (
     FORMAT,
@@ -99,6 +99,9 @@ def build_store(
             manifest, journal_bytes = _prepare(folder, spec, val_map)
             missing = [index for index in range(len(val_map)) if manifest.records[index] is None]
             if missing:
+                if implementation() not in manifest.made_with:
+                    manifest = replace(manifest, made_with=(*manifest.made_with, implementation()))
+                    write_manifest(folder, manifest)
                 threads = len(os.sched_getaffinity(0)) if workers is None else workers
                 made = _fill(folder, spec, val_map, missing, journal_bytes, threads, progress)
                 records = tuple(made.get(index, record) for index, record in enumerate(manifest.records))

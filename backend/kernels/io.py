@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from .halo import zero_halo
 from .jit import jit
 from .rows import unit_rows
-from .strided import unit_images
+from .strided import unit_images, x_row_start, y_row_start
 
 
 @intrinsic
@@ -87,27 +87,20 @@ def export(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32)."""
-    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, option = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.x_channel,
-        step.y_pixel,
-        step.y_channel,
-        step.option,
-    )
+    out_w, out_c = step.out_w, step.out_c
+    x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
+    option = step.option
     begin, end = unit_images(step, images, unit)
     address = io[step.io]
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
+                x0, y0 = x_row_start(step, image, outer, row), y_row_start(step, image, outer, row)
                 for channel in range(out_c):
-                    x0 = step.x + image * step.x_image + outer * step.x_outer
-                    x0 += row * step.x_row + channel * x_channel
-                    y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row + channel * y_channel
+                    x, y = x0 + channel * x_channel, y0 + channel * y_channel
                     for pixel in range(out_w):
-                        value = arena[x0 + pixel * x_pixel]
+                        value = arena[x + pixel * x_pixel]
                         if option == 1:
-                            _write(address, y0 + pixel * y_pixel, np.int64(value))
+                            _write(address, y + pixel * y_pixel, np.int64(value))
                         else:
-                            _write(address, y0 + pixel * y_pixel, value)
+                            _write(address, y + pixel * y_pixel, value)

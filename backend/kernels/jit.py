@@ -9,9 +9,13 @@ looks only at the file of the function that it loads and would go on using code 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -40,24 +44,43 @@ def _source_digest() -> str:
 
 
 CACHE_DIR: Final = Path(platformdirs.user_cache_dir("loadgen-numba")) / "kernels" / _source_digest()
-"""Where compiled kernels are kept between processes; safe to delete."""
+"""Where compiled kernels are kept between processes; safe to delete. Its modification time is that of its last use."""
 
-numba.config.CACHE_DIR = str(CACHE_DIR)
+_UNUSED_S: Final = 30 * 24 * 3600
 
 
 def prepare_cache() -> None:
     """Makes CACHE_DIR. Without it Numba would cache beside the sources, in silence, and miss changes of callees.
+
+    Folders of other versions that nobody has used for a month are removed.
 
     Raises: MachineError if it cannot be made or written to.
     """
     try:
         CACHE_DIR.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=CACHE_DIR).close()
+        os.utime(CACHE_DIR)  # in use
     except OSError as error:
         raise MachineError(
             f"compiled kernels cannot be kept in {CACHE_DIR} ({error.strerror}): set XDG_CACHE_HOME to a folder that "
             "can be written to"
         ) from error
+    _remove_unused(CACHE_DIR.parent, time.time() - _UNUSED_S)
+
+
+def _remove_unused(folder: Path, before_s: float) -> None:
+    """Removes the subfolders last used before a point in time (seconds since the epoch).
+
+    Other processes may do the same, or begin to use one just now: the rename gives a folder to one remover, and Numba
+    makes a folder again that it finds gone. What cannot be removed stays, and the next session tries again: that
+    costs room on the disk and nothing else.
+    """
+    for entry in folder.iterdir():
+        with contextlib.suppress(OSError):  # gone already, or somebody else's
+            if entry.is_dir() and entry.stat().st_mtime < before_s:
+                removed = entry.with_name(f".removed-{entry.name}-{os.getpid()}")
+                entry.rename(removed)
+                shutil.rmtree(removed)
 
 
 def jit(function: F) -> F:
@@ -67,12 +90,26 @@ def jit(function: F) -> F:
     or a NaN as in ONNX, and costs no branch. No fastmath: it would let LLVM change the order of summation between
     versions, and drop NaNs.
     """
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    with _our_cache():
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
 def jit_parallel(function: F) -> F:
     """`jit` for the one function that opens a parallel region."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)
+    with _our_cache():
+        return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)
+
+
+@contextlib.contextmanager
+def _our_cache() -> Iterator[None]:
+    """Functions decorated within are cached in CACHE_DIR. Numba asks its configuration for the place when it decorates;
+    other functions of the process keep theirs."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(CACHE_DIR)
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
 
 
 def entry_point(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:

@@ -30,6 +30,18 @@ def unit_images(step: Any, images: int, unit: int) -> tuple[int, int]:
 
 
 @jit
+def x_row_start(step: Any, image: int, outer: int, row: int) -> int:
+    """Where a row of the operand x begins."""
+    return step.x + image * step.x_image + outer * step.x_outer + row * step.x_row
+
+
+@jit
+def y_row_start(step: Any, image: int, outer: int, row: int) -> int:
+    """Where a row of the result begins."""
+    return step.y + image * step.y_image + outer * step.y_outer + row * step.y_row
+
+
+@jit
 def _clear_halo(arena: Any, step: Any, begin: int, end: int) -> None:
     pixels = step.out_h * step.out_w
     zero_halo(arena, step, begin * pixels, end * pixels)
@@ -40,20 +52,13 @@ def copy(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- x: transpositions, reshapes between layouts, the inside of a padding."""
-    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.x_channel,
-        step.y_pixel,
-        step.y_channel,
-    )
+    out_w, out_c = step.out_w, step.out_c
+    x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
     begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
-                x0 = step.x + image * step.x_image + outer * step.x_outer + row * step.x_row
-                y0 = step.y + image * step.y_image + outer * step.y_outer + row * step.y_row
+                x0, y0 = x_row_start(step, image, outer, row), y_row_start(step, image, outer, row)
                 for pixel in range(out_w):
                     for channel in range(out_c):
                         value = arena[x0 + pixel * x_pixel + channel * x_channel]
@@ -78,33 +83,19 @@ def binary(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- clip(x op b, low, high); option 0 add, 1 sub, 2 mul, 3 div. A NaN stays a NaN."""
-    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, b_pixel, b_channel, low, high, option = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.x_channel,
-        step.y_pixel,
-        step.y_channel,
-        step.b_pixel,
-        step.b_channel,
-        step.low,
-        step.high,
-        step.option,
-    )
+    out_w, out_c = step.out_w, step.out_c
+    x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
+    b_pixel, b_channel, low, high, option = step.b_pixel, step.b_channel, step.low, step.high, step.option
     begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
+                x0, y0 = x_row_start(step, image, outer, row), y_row_start(step, image, outer, row)
+                b0 = step.b + image * step.b_image + outer * step.b_outer + row * step.b_row
                 for pixel in range(out_w):
-                    x0 = step.x + image * step.x_image + outer * step.x_outer
-                    x0 += row * step.x_row + pixel * x_pixel
-                    b0 = step.b + image * step.b_image + outer * step.b_outer
-                    b0 += row * step.b_row + pixel * b_pixel
-                    y0 = step.y + image * step.y_image + outer * step.y_outer
-                    y0 += row * step.y_row + pixel * y_pixel
                     for channel in range(out_c):
-                        x = arena[x0 + channel * x_channel]
-                        b = arena[b0 + channel * b_channel]
+                        x = arena[x0 + pixel * x_pixel + channel * x_channel]
+                        b = arena[b0 + pixel * b_pixel + channel * b_channel]
                         if option == 0:
                             value = x + b
                         elif option == 1:
@@ -117,7 +108,7 @@ def binary(
                             value = low
                         if value > high:
                             value = high
-                        arena[y0 + channel * y_channel] = value
+                        arena[y0 + pixel * y_pixel + channel * y_channel] = value
     _clear_halo(arena, step, begin, end)
 
 
@@ -126,26 +117,18 @@ def mean(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- y + x * low, over loops in which y may have stride 0: a mean, where low = 1 / count and a fill cleared y."""
-    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, low = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.x_channel,
-        step.y_pixel,
-        step.y_channel,
-        step.low,
-    )
+    out_w, out_c = step.out_w, step.out_c
+    x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
+    low = step.low
     begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
+                x0, y0 = x_row_start(step, image, outer, row), y_row_start(step, image, outer, row)
                 for pixel in range(out_w):
-                    x0 = step.x + image * step.x_image + outer * step.x_outer
-                    x0 += row * step.x_row + pixel * x_pixel
-                    y0 = step.y + image * step.y_image + outer * step.y_outer
-                    y0 += row * step.y_row + pixel * y_pixel
                     for channel in range(out_c):
-                        arena[y0 + channel * y_channel] += arena[x0 + channel * x_channel] * low
+                        value = arena[x0 + pixel * x_pixel + channel * x_channel] * low
+                        arena[y0 + pixel * y_pixel + channel * y_channel] += value
 
 
 @jit
@@ -153,27 +136,18 @@ def softmax(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- exp(x - max) / sum along the axis (`length` elements, strides x_axis and y_axis); sums in float64."""
-    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, x_axis, y_axis, length = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.x_channel,
-        step.y_pixel,
-        step.y_channel,
-        step.x_axis,
-        step.y_axis,
-        step.length,
-    )
+    out_w, out_c = step.out_w, step.out_c
+    x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
+    x_axis, y_axis, length = step.x_axis, step.y_axis, step.length
     begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
+                x0, y0 = x_row_start(step, image, outer, row), y_row_start(step, image, outer, row)
                 for pixel in range(out_w):
                     for channel in range(out_c):
-                        x = step.x + image * step.x_image + outer * step.x_outer
-                        x += row * step.x_row + pixel * x_pixel + channel * x_channel
-                        y = step.y + image * step.y_image + outer * step.y_outer
-                        y += row * step.y_row + pixel * y_pixel + channel * y_channel
+                        x = x0 + pixel * x_pixel + channel * x_channel
+                        y = y0 + pixel * y_pixel + channel * y_channel
                         top = arena[x]
                         for i in range(1, length):
                             top = max(top, arena[x + i * x_axis])
@@ -196,27 +170,18 @@ def argmax(
 
     A NaN is larger than any number, as in NumPy: a broken result must not look like a class.
     """
-    out_w, out_c, x_pixel, x_channel, y_pixel, y_channel, x_axis, length, option = (
-        step.out_w,
-        step.out_c,
-        step.x_pixel,
-        step.x_channel,
-        step.y_pixel,
-        step.y_channel,
-        step.x_axis,
-        step.length,
-        step.option,
-    )
+    out_w, out_c = step.out_w, step.out_c
+    x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
+    x_axis, length, option = step.x_axis, step.length, step.option
     begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         for outer in range(step.outer):
             for row in range(step.out_h):
+                x0, y0 = x_row_start(step, image, outer, row), y_row_start(step, image, outer, row)
                 for pixel in range(out_w):
                     for channel in range(out_c):
-                        x = step.x + image * step.x_image + outer * step.x_outer
-                        x += row * step.x_row + pixel * x_pixel + channel * x_channel
-                        y = step.y + image * step.y_image + outer * step.y_outer
-                        y += row * step.y_row + pixel * y_pixel + channel * y_channel
+                        x = x0 + pixel * x_pixel + channel * x_channel
+                        y = y0 + pixel * y_pixel + channel * y_channel
                         best = 0
                         for i in range(1, length):
                             value, top = arena[x + i * x_axis], arena[x + best * x_axis]

@@ -22,6 +22,9 @@ from .jit import jit_parallel
 _POLLS: Final = 1_000_000
 """How long a member waits for the others to show that they run at the same time; then it goes on alone."""
 
+_NO_LAYER: Final = "No threading layer could be loaded"
+"""How Numba's error begins if the library is missing; tests/backend/test_threads.py fails if that changes."""
+
 
 @intrinsic
 def _gettid(_typing: Any) -> Any:
@@ -48,7 +51,7 @@ def _meet(tids: Any, arrived: Any) -> None:
 def open_team(threads: int) -> list[int]:
     """Starts a team of the calling thread; the system's thread ids of its members.
 
-    Raises: MachineError if OpenMP is missing, or gives fewer threads than asked.
+    Raises: MachineError if OpenMP is missing or cannot be started, or gives fewer threads than asked.
     """
     if "omp" not in (numba.config.THREADING_LAYER, _layer_in_use()):
         if _layer_in_use():
@@ -65,12 +68,16 @@ def open_team(threads: int) -> list[int]:
     tids, arrived = np.zeros(threads, np.int64), np.zeros(1, np.int64)
     try:
         numba.set_num_threads(threads)  # loads the layer
-        _meet(tids, arrived)
     except ValueError as error:
+        if not str(error).startswith(_NO_LAYER):
+            raise MachineError(
+                f"Numba cannot start a team of {threads} threads: {' '.join(str(error).split())}"
+            ) from error
         raise MachineError(
             "several threads per inference need OpenMP, which Numba cannot load: install GNU OpenMP "
             "(Debian: apt-get install libgomp1), or use threads=1"
         ) from error
+    _meet(tids, arrived)
     if len(set(tids.tolist())) != threads:
         raise MachineError(
             f"threads={threads}, but OpenMP gave {len(set(tids.tolist()))}: something in this process limits it "

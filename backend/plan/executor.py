@@ -23,14 +23,15 @@ from ..kernels.step import GEMM_UNITS, PATCH_UNITS, ROW_UNITS
 from ..kernels.strided import image_units
 from ..kernels.table import call_kernel, executor_arguments
 from ..kernels.winograd import winograd_units
-from ..simd.atomics import atomic_add, atomic_load, yield_cpu
+from ..simd.atomics import atomic_add, atomic_load, pause_cpu, yield_cpu
 from ..simd.isa import Isa
 
 COUNTER_PITCH: Final = 8
 """int64 per counter: a cache line each, so that participants do not disturb each other."""
 
-_PATIENCE: Final = 20_000
-"""Polls of a counter (some tens of microseconds) before a waiting participant offers its CPU to others."""
+_PATIENCE: Final = 1_000
+"""Polls of a counter (some tens of microseconds: PAUSE takes 40 to 140 cycles) before a waiting participant offers its
+CPU to others."""
 
 
 def counters_for(steps: int, threads: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -101,6 +102,7 @@ def _participate(
         polls = 0
         while atomic_load(counters, done) < units:
             polls += 1
+            pause_cpu()
             if polls > _PATIENCE:
                 yield_cpu()
 

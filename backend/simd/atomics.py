@@ -38,6 +38,21 @@ def atomic_load(_typing: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def pause_cpu(_typing: Any) -> Any:
+    """x86's PAUSE: a loop that only waits leaves the core to its other hyper-thread. Nothing on other CPUs."""
+
+    def emit(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        if builder.module.triple.startswith("x86_64"):
+            pause = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
+            )
+            builder.call(pause, [])
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@intrinsic
 def yield_cpu(_typing: Any) -> Any:
     """sched_yield(2): lets another thread run that needs this CPU."""
 

@@ -19,6 +19,8 @@ from backend.kernels.conv_gemm import conv_gemm
 from backend.kernels.gemm_tile import UNROLL
 from backend.kernels.rows import depthwise_3x3
 from backend.kernels.step import STEP
+from backend.kernels.table import executor_arguments
+from backend.plan import executor
 from backend.simd.isa import ISAS, IsaType, Tile, TileType
 
 _TESTS = Path(__file__).parent
@@ -84,6 +86,16 @@ def test_row_kernels_use_whole_vectors() -> None:
     text = assembly(depthwise_3x3, IsaType(ISA))
     assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
+
+
+def test_who_waits_pauses() -> None:
+    """x86's PAUSE is in the code of a member of a team, which polls for the others, not in that of a single thread."""
+    one = executor_arguments(ISA)
+    member = (*one, types.Array(types.int64, 1, "C"), types.int64, types.int64)
+    for function, arguments, pauses in ((executor._participate, member, True), (executor.run_serial, one, False)):
+        uncached = numba.njit(nogil=True, error_model="numpy")(function.py_func)
+        uncached.compile(arguments)
+        assert ("\tpause\n" in uncached.inspect_asm(arguments)) == pauses
 
 
 @pytest.fixture(scope="module")

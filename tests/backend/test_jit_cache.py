@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx_models import model, node
 
 import backend
 from backend.kernels import jit
@@ -117,3 +120,66 @@ def test_a_cache_that_cannot_be_written_is_an_error(copy: Path) -> None:
     output = run_copy(copy, RUN, XDG_CACHE_HOME=str(blocked))
     assert output.startswith(f"compiled kernels cannot be kept in {blocked}")
     assert output.endswith("set XDG_CACHE_HOME to a folder that can be written to")
+
+
+def test_folders_unused_for_a_month_are_removed(copy: Path) -> None:
+    """Of other versions only; the folder in use counts as used today, and what cannot be removed does no harm."""
+    home = {"XDG_CACHE_HOME": str(copy / "cache")}
+    assert run_copy(copy, RUN, **home) == "0 3"
+    (own,) = (copy / "cache" / "loadgen-numba" / "kernels").iterdir()
+    day_s = 24 * 3600
+    for name, days in (("old", 31), (".removed-older-1", 400), ("recent", 29), (own.name, 500)):
+        folder = own.parent / name
+        (folder / "inside").mkdir(parents=True)
+        (folder / "inside" / "kernel.nbc").write_text("")
+        os.utime(folder, (time.time() - days * day_s,) * 2)
+    note = own.parent / "a file.txt"
+    note.write_text("")
+    os.utime(note, (0, 0))
+    assert run_copy(copy, RUN, **home) == "3 0"
+    assert {path.name for path in own.parent.iterdir()} == {"recent", own.name, note.name}
+    assert time.time() - own.stat().st_mtime < day_s
+
+
+def test_a_folder_that_cannot_be_removed_stays(tmp_path: Path) -> None:
+    """A real refusal, and also for root: another process's folder of the same name is in the way."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, 0))
+    blocked = tmp_path / f".removed-one-{os.getpid()}"
+    (blocked / "inside").mkdir(parents=True)
+    jit._remove_unused(tmp_path, 1.0)
+    assert {path.name for path in tmp_path.iterdir()} == {"one", blocked.name}
+
+
+THEIRS = """
+    import numpy as np
+    import theirs_before, numba
+    from pathlib import Path
+    set_before = numba.config.CACHE_DIR
+    from backend import InferenceSession
+    from backend.kernels.jit import CACHE_DIR
+    InferenceSession("model.onnx", threads=1).run(None, {"x": np.ones((1, 3), np.float32)})
+    import theirs_after
+    assert theirs_before.one(1) + theirs_after.one(1) == 4
+    assert numba.config.CACHE_DIR == set_before
+    print(theirs_before.one.stats.cache_path)
+    print(theirs_after.one.stats.cache_path)
+    print(len(list(CACHE_DIR.rglob("theirs*"))), len(list(CACHE_DIR.rglob("*.nbi"))) > 2)
+"""
+
+
+@pytest.mark.parametrize("chosen", [None, "numba's"], ids=["default", "NUMBA_CACHE_DIR"])
+def test_a_users_own_functions_keep_their_cache(chosen: str | None, copy: Path) -> None:
+    """His functions, decorated before and after a session was made, are where Numba puts them without us."""
+    for name in ("before", "after"):
+        (copy / f"theirs_{name}.py").write_text(
+            "import numba\n\n@numba.njit(cache=True)\ndef one(x):\n    return x + 1\n"
+        )
+    onnx.save(model([node("Relu", "x", "y")], {"x": ["N", 3]}, ["y"]), copy / "model.onnx")
+    environment = {} if chosen is None else {"NUMBA_CACHE_DIR": str(copy / chosen)}
+    output = run_copy(copy, THEIRS, XDG_CACHE_HOME=str(copy / "cache"), **environment).splitlines()
+    for path in output[:2]:
+        assert Path(path).is_relative_to(copy / "__pycache__" if chosen is None else copy / chosen)
+        assert list(Path(path).glob("theirs*.nbi"))
+    assert output[2] == "0 True"

@@ -1,4 +1,7 @@
-"""Whole real networks against onnxruntime: the tensor before Softmax, made an output of both engines."""
+"""Whole real networks against onnxruntime: the tensor before Softmax, made an output of both engines.
+
+ResNet50 is the demo's, which only the harness can make: tests/harness/test_demo_model.py does the same for it.
+"""
 
 from __future__ import annotations
 

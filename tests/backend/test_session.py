@@ -222,6 +222,8 @@ def test_profile_lists_every_step() -> None:
     assert all(entry.seconds > 0 and entry.images == 2 and np.isfinite(entry.gflops) for entry in profiles)
     with pytest.raises(InputError, match="profile takes at most max_batch=3 images, not 4"):
         session.profile({"image": images(4)})
+    with pytest.raises(InputError, match="rounds=0: a median needs at least 1"):
+        session.profile({"image": images(1)}, rounds=0)
 
 
 def test_a_described_machine_replaces_detection() -> None:
@@ -314,7 +316,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[BackendError], str]] = {
     "max-batch": (_make(max_batch=0), InputError, "max_batch=0: choose 1 to 1024"),
     "huge-max-batch": (_make(max_batch=10**9), InputError, "max_batch=1000000000: choose 1 to 1024"),
     "fixed-shapes": (lambda: InferenceSession(FIXED, max_batch=3), InputError, "max_batch=3, but the model's shapes"),
-    "no-threads": (_make(threads=0), MachineError, "threads=0, but this process may run on"),
+    "no-threads": (_make(threads=0), MachineError, "threads=0, but this thread may run on"),
     "too-many-threads": (_make(threads=9999), MachineError, f"ask for 1 to {MACHINE.cores}"),
     "isa": (_make(isa="sse9"), MachineError, "unknown ISA 'sse9': choose one of avx512, avx2, generic"),
     "isa-and-machine": (

@@ -93,6 +93,19 @@ def test_a_missing_openmp_names_the_package() -> None:
     assert "apt-get install libgomp1" in output
 
 
+def test_other_troubles_of_numba_are_not_a_missing_openmp() -> None:
+    body = """
+        import numba
+        numba.config.THREADING_LAYER_PRIORITY = ["omp"]
+        print(refusal(2))
+    """
+    output = run_script(body)
+    assert output.startswith(
+        "MachineError: Numba cannot start a team of 2 threads: THREADING_LAYER_PRIORITY invalid: ['omp']"
+    )
+    assert "libgomp" not in output and "\n" not in output
+
+
 def test_pinning_binds_each_thread_and_reads_it_back() -> None:
     """Masks as /proc shows them, for one thread and two; impossible ones are refused in words."""
     body = """
@@ -127,8 +140,14 @@ def test_pinning_one_thread_binds_the_caller() -> None:
         import os
         cpu = max(os.sched_getaffinity(0))
         print(session(1).pin([cpu]) == [{cpu}], os.sched_getaffinity(0) == {cpu})
+        print(refusal(2))
     """
-    assert run_script(body) == "True True"
+    pinned, refused = run_script(body).splitlines()
+    assert pinned == "True True"
+    assert refused == (
+        "MachineError: threads=2, but this thread may run on 1 of the machine's CPUs (`pin` binds a thread for good): "
+        "ask for 1 to 1, or create the session in another thread"
+    )
 
 
 def test_importing_opencv_costs_no_thread() -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -198,3 +198,60 @@ def test_a_folder_in_use_is_refused_and_left_alone(
         assert second.status == 2
         assert "a run is going on" in second.stderr
         assert sorted(folder.iterdir()) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A real file system of its own, filled up to so many free bytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a file system needs root")
+
+    def fill(free_bytes: int) -> Path:
+        system = os.statvfs(folder)
+        (folder / "ballast").write_bytes(bytes(system.f_bavail * system.f_frsize - free_bytes))
+        return folder
+
+    yield fill
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+FLAGS_OF_FULL_DISKS = ("run", "--backend", "null", "--scenario", "Offline", "--accuracy", "--output", "disk")
+
+
+@pytest.mark.parametrize("free_kib", [0, 4, 60], ids="{} KiB".format)
+def test_a_full_disk_is_refused_before_anything_is_written(
+    free_kib: int, small_disk: Callable[[int], Path], command: Command, dataset: Path
+) -> None:
+    disk = small_disk(free_kib << 10)
+    done = command(*FLAGS_OF_FULL_DISKS, "--dataset-path", dataset)
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == (
+        f"error: cannot write to output folder {disk}/resnet50/Offline/accuracy: No space left on device; "
+        "choose another with --output"
+    )
+    assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+
+@pytest.mark.parametrize("free_kib", [68, 72, 76, 88, 96], ids="{} KiB".format)
+def test_a_disk_that_fills_up_fails_the_run(
+    free_kib: int, small_disk: Callable[[int], Path], command: Command, dataset: Path
+) -> None:
+    """In the first run.json, in the detail log at its beginning and later, in the summary: LoadGen notices none."""
+    disk = small_disk(free_kib << 10)
+    folder = disk / "resnet50/Offline/accuracy"
+    done = command(*FLAGS_OF_FULL_DISKS, "--dataset-path", dataset)
+    assert (done.status, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and line.endswith(f"; marked failed in {folder}")
+    assert "No space left on device" in line or "the disk is full, choose another with --output" in line
+    assert run_record(folder)["status"] == "failed"
+    assert not any(path.name.startswith(".") for path in folder.iterdir()), "what was held back is given back"
+    (disk / "ballast").unlink()
+    scored = command("accuracy", folder)
+    assert (scored.status, scored.stdout) == (2, "")
+    assert "'failed'" in scored.stderr
+    assert not (folder / "accuracy.txt").exists()

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from backend import InferenceSession, PixelInput
 from harness.demo import fit
 from harness.demo.assets import MODEL_NAME, RECORD_NAME, ensure_model
 from harness.demo.images import CLASSES, Split
@@ -21,6 +22,7 @@ from harness.progress import Quiet
 from preprocessing import IMAGENET
 
 SEED = 11
+LOGITS = "resnet_model/final_dense:0"
 VALIDATION_COUNT = 4 * len(CLASSES)
 IMAGENET_MEAN = np.array([123.68, 116.78, 103.94], np.float32)
 
@@ -137,6 +139,28 @@ def test_features_are_those_of_onnxruntime(model: onnx.ModelProto, pictures: U8A
     features = fit.engine_features(backbone, Quiet())(pictures[:12])
     assert features.shape == expected.shape == (12, 2048)
     assert np.abs(features - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_logits_are_those_of_onnxruntime(model: onnx.ModelProto, pictures: U8Array) -> None:
+    """ResNet50's tensor before Softmax, made an output of both engines; raw pixels here, floats there.
+
+    A batch of 8 and a last one of 1, and a plan for single images on one thread.
+    """
+    some = pictures[:9]
+    detached = onnx.ModelProto()
+    detached.CopyFrom(model)
+    del detached.graph.output[:]
+    detached.graph.output.append(onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, ["N", 1001]))
+    (expected,) = onnxruntime_outputs(detached.SerializeToString(), [LOGITS], some)
+    pixels = PixelInput(IMAGENET.table())
+    # The classes that are not used have no weights: over the others alone the largest logit is a smaller one.
+    used = [image_class.label + 1 for image_class in CLASSES]
+    for max_batch, threads in ((8, None), (1, 1)):
+        session = InferenceSession(model, max_batch=max_batch, threads=threads, outputs=[LOGITS], pixels=pixels)
+        (logits,) = session.run(None, {INPUT: some})
+        assert logits.shape == expected.shape == (9, 1001)
+        for ours, theirs in ((logits, expected), (logits[:, used], expected[:, used])):
+            assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
 def test_validation_accuracy_as_onnxruntime_scores_it(model_path: Path, pictures: U8Array) -> None:

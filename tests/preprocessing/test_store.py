@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numba
 import numpy as np
+import PIL
 import pytest
 from pictures import jpeg, scenery
 
@@ -434,3 +436,29 @@ def test_a_source_that_is_gone_is_named(copy: tuple[Path, Path]) -> None:
 def no_threads_stay_behind() -> Iterator[None]:
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("preprocess")] == []
+
+
+def test_manifest_says_what_made_the_pictures(dataset: Path, copy: tuple[Path, Path]) -> None:
+    """Versions as the packages state them; a store begun by another installation keeps that one's entry, and opens."""
+    own = json.loads((copy[1] / "manifest.json").read_text())["made_with"]
+    assert len(own) == 1
+    assert own[0].startswith(f"resizer numba {numba.__version__}, Pillow {PIL.__version__}, libjpeg-turbo ")
+    val_map = read_val_map(dataset)
+    folder = copy[1].parent / "grown"
+    half = ValMap(val_map.dataset_path, val_map.files[:9], val_map.labels[:9])
+    build_store(folder, IMAGENET, half)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["made_with"] = ["resizer numpy 1.26.0, Pillow 10.0.0, libjpeg-turbo 2.1.0"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    build_store(folder, IMAGENET, half)  # nothing to do: nobody joins
+    assert json.loads((folder / "manifest.json").read_text())["made_with"] == manifest["made_with"]
+    build_store(folder, IMAGENET, val_map)
+    assert json.loads((folder / "manifest.json").read_text())["made_with"] == [*manifest["made_with"], *own]
+
+
+def test_a_store_from_before_that_was_written_down_opens(copy: tuple[Path, Path]) -> None:
+    dataset, folder = copy
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["made_with"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert len(open_store(folder, IMAGENET, read_val_map(dataset)).images) == COUNT
