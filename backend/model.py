@@ -176,6 +176,10 @@ class InferenceSession:
         plan = self._plan
         arrays, raw = self._checked(inputs)
         names = [port.name for port in plan.outputs]
+        if isinstance(output_names, str):
+            raise InputError(
+                f"output_names is the string {output_names!r}: a list is needed, [{output_names!r}], or None"
+            )
         wanted = names if output_names is None else list(output_names)
         for name in wanted:
             if name not in names:
@@ -228,6 +232,10 @@ class InferenceSession:
     def _checked(self, inputs: Mapping[str, Array]) -> tuple[list[Array], bool]:
         plan = self._plan
         names = [port.name for port in plan.inputs]
+        if not isinstance(inputs, Mapping):
+            raise InputError(
+                f"inputs is a {type(inputs).__name__}: a dict of arrays by name is needed, with the names {names}"
+            )
         if inputs.keys() != set(names):
             raise InputError(f"inputs {sorted(inputs)} were given, but the model has {names}")
         arrays, raw, batches = [], False, set()

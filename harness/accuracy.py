@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from preprocessing import PreprocessingError, read_val_map
 
+from .config import IMAGENET_CLASS_COUNT
 from .errors import BadInputError, RunFailedError
 from .responses import decode
 from .results import ACCURACY_LOG, read_result
@@ -85,7 +86,8 @@ def score_run(folder: Path, dataset_path: Path | None = None) -> Accuracy:
     if result.errors:
         raise BadInputError(f"{folder}: LoadGen logged an error: {result.errors[0]}; not scored")
     try:
-        val_map = read_val_map(dataset_path or Path(record["config"]["dataset_path"]), result.accuracy_sample_count)
+        folder_of_images = dataset_path or Path(record["config"]["dataset_path"])
+        val_map = read_val_map(folder_of_images, result.accuracy_sample_count, class_count=IMAGENET_CLASS_COUNT)
     except PreprocessingError as error:
         raise BadInputError(f"{error}; --dataset-path names the folder if it has moved") from error
     path = folder / ACCURACY_LOG

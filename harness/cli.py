@@ -59,8 +59,19 @@ _preprocessed_dir: Final = click.option(
 )
 
 
+class _ScenarioChoice(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2
+    """One of LoadGen's names, with a hint for those who spell it otherwise."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As `click.Choice` does."""
+        meant = next((name for name in SCENARIOS if name.lower() == str(value).lower().replace("-", "")), None)
+        if meant not in (None, value):
+            self.fail(f"{value!r} is spelt {meant}, as in LoadGen.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @cli.command()
-@click.option("--scenario", type=click.Choice(SCENARIOS), help="[default: SingleStream]")
+@click.option("--scenario", type=_ScenarioChoice(SCENARIOS), help="[default: SingleStream]")
 @click.option("--accuracy", is_flag=True, help="Answer every image once and score it, instead of measuring speed.")
 @click.option("--find-peak-performance", is_flag=True, help="Server only: search the greatest rate; needs --qps.")
 @click.option("--model", type=_PATH, metavar="FILE.onnx", help="Model to run.")
@@ -212,6 +223,8 @@ def preprocess(
     with open_progress(quiet) as progress:
         spec = PROFILES[profile].spec
         dataset = open_dataset(dataset_path, spec, count, progress, store_path=preprocessed_dir, workers=threads)
+    for warning in dataset.warnings:
+        click.echo(f"warning: {warning}")
     click.echo(f"{dataset.sample_count} images, recipe {spec.name}: {dataset.store_path}")
 
 

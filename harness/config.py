@@ -22,6 +22,9 @@ PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
 STREAMS: Final = frozenset({"SingleStream", "MultiStream"})
 """Scenarios in which the next query waits for the answer to the last one."""
 
+IMAGENET_CLASS_COUNT: Final = 1000
+"""Labels are 0..999 in all profiles."""
+
 DEFAULT_OUTPUT: Final = Path("reports/runs")
 
 
@@ -73,10 +76,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no run could mean. Raises: BadInputError."""
-        for field, flag in _POSITIVE_FIELDS.items():
+        for field, (flag, least, most) in _RANGES.items():
             value = getattr(self, field)
-            if value is not None and not value > 0:
-                raise BadInputError(f"{flag} {value}: must be greater than 0")
+            if value is not None and not least <= value <= most:
+                raise BadInputError(f"{flag} {value:g}: must be from {least:,.10g} to {most:,.10g}")
         if self.plan is not None and self.backend != "numba":
             raise BadInputError(f"--plan is for --backend numba, not for {self.backend}: leave one of the two out")
         if self.mode == "find_peak" and self.scenario != "Server":
@@ -100,16 +103,30 @@ class RunConfig:
         return self.output / self.name / self.scenario / self.mode
 
 
-_POSITIVE_FIELDS: Final = {
-    "sample_count": "--count",
-    "query_count": "--count",
-    "min_query_count": "min_query_count",
-    "min_duration_s": "--time",
-    "target_qps": "--qps",
-    "max_latency_s": "--max-latency",
-    "samples_per_query": "--samples-per-query",
-    "performance_sample_count": "--performance-sample-count",
-    "max_batch": "--max-batchsize",
-    "instances": "--instances",
-    "threads": "--threads",
+_MOST_SAMPLES: Final = 1_000_000_000
+_LONGEST_S: Final = 1_000_000.0
+"""Eleven days: LoadGen draws up the list of all queries beforehand."""
+
+_RANGES: Final[dict[str, tuple[str, float, float]]] = {
+    "sample_count": ("--count", 1, _MOST_SAMPLES),
+    "query_count": ("--count", 1, _MOST_SAMPLES),
+    "min_query_count": ("min_query_count", 1, _MOST_SAMPLES),
+    "min_duration_s": ("--time", 0.001, _LONGEST_S),
+    "target_qps": ("--qps", 1e-6, 1e6),
+    "max_latency_s": ("--max-latency", 1e-9, _LONGEST_S),
+    "samples_per_query": ("--samples-per-query", 1, 1_000_000),
+    "performance_sample_count": ("--performance-sample-count", 1, _MOST_SAMPLES),
+    "max_batch": ("--max-batchsize", 1, 1024),
+    "instances": ("--instances", 1, 1_000_000),
+    "threads": ("--threads", 1, 1_000_000),
 }
+"""Field -> its flag, and the least and the greatest value that a run could mean: in LoadGen's units a smaller or a
+greater one would become 0 or overflow. NaN lies in no range."""
+
+
+def check_model_file(model: Path) -> None:
+    """Raises: BadInputError unless there is such a file."""
+    if model.is_dir():
+        raise BadInputError(f"--model {model}: a folder, not a file: name the .onnx file in it")
+    if not model.is_file():
+        raise BadInputError(f"--model {model}: no such file: name an .onnx file")

@@ -1,9 +1,13 @@
-"""The models we know how to feed and score: recipe of the images, LoadGen's settings, meaning of the outputs."""
+"""The models we know how to feed and score: recipe of the images, LoadGen's settings, meaning of the outputs; and
+what tells whether a model is the benchmark's own.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -11,12 +15,31 @@ import numpy.typing as npt
 
 from preprocessing import IMAGENET, MOBILENET, PreprocessSpec
 
-from .config import ProfileName
+from .config import IMAGENET_CLASS_COUNT, ProfileName
 from .errors import BadInputError
 
-IMAGENET_CLASS_COUNT: Final = 1000
 IMAGENET_VALIDATION_COUNT: Final = 50_000
 """Images of the ImageNet 2012 validation set, all of which an official accuracy run answers."""
+
+
+@dataclass(frozen=True)
+class Official:
+    """What MLPerf asks of a benchmark's model.
+
+    `name`: of the published file. `md5`: of each published version of it, as Zenodo states them.
+    `input_name`: of its input. `accuracy_percent`: top-1 of the reference; `accuracy_share`: of which so much is asked.
+    """
+
+    name: str
+    md5: tuple[str, ...]
+    input_name: str
+    accuracy_percent: float
+    accuracy_share: float
+
+    @property
+    def least_accuracy_percent(self) -> float:
+        """The benchmark's target."""
+        return self.accuracy_share * self.accuracy_percent
 
 
 @dataclass(frozen=True)
@@ -24,27 +47,75 @@ class Profile:
     """A kind of model.
 
     `spec`: how its images are made. `loadgen_model`: the name whose official settings apply.
+    `official`: the benchmark's own model; None for what is no benchmark.
     `not_submittable`: why such runs cannot be submitted as they are; empty for a benchmark of the current round.
     """
 
     name: ProfileName
     spec: PreprocessSpec
     loadgen_model: str
+    official: Official | None = None
     not_submittable: tuple[str, ...] = ()
 
+
+RESNET50: Final = Official(
+    name="resnet50_v1.onnx",
+    md5=("f6a4da60cd5f084d97efc2c1ddb10beb", "a638cf028b5870da29e09ccc2f7182e7"),  # opset 11, opset 8
+    input_name="input_tensor:0",
+    accuracy_percent=76.46,
+    accuracy_share=0.99,
+)
+"""Zenodo's records 4735647 and 2592612; the target of MLPerf Inference's closed division."""
 
 PROFILES: Final[Mapping[ProfileName, Profile]] = {
     profile.name: profile
     for profile in (
-        Profile("resnet50", IMAGENET, "resnet50"),
+        Profile("resnet50", IMAGENET, "resnet50", RESNET50),
         Profile(
             "mobilenet",
             MOBILENET,
             "resnet50",
-            ("MobileNet is no benchmark of this round: LoadGen's settings for resnet50 are used",),
+            not_submittable=("MobileNet is no benchmark of this round: LoadGen's settings for resnet50 are used",),
         ),
     )
 }
+
+
+def not_the_official_model(profile: Profile, model: Path) -> str | None:
+    """Why runs of this model file cannot be submitted, or None if it is a published file to the byte."""
+    if profile.official is None:
+        return None
+    with model.open("rb") as file:
+        md5 = hashlib.md5(usedforsecurity=False)
+        while block := file.read(_BLOCK_BYTES):
+            md5.update(block)
+    if md5.hexdigest() in profile.official.md5:
+        return None
+    return f"{model.name} (md5 {md5.hexdigest()}) is none of the published {profile.official.name} files"
+
+
+def doubt_about_input(profile: Profile, input_name: str) -> str | None:
+    """A warning if the name of a model's input speaks for another profile than the one it was given.
+
+    A name proves nothing, but how pixels are to be scaled stands nowhere in an ONNX file.
+    """
+    own = profile.official
+    if own is not None and input_name != own.input_name:
+        others = " or ".join(f"--profile {name}" for name in PROFILES if name != profile.name)
+        return (
+            f"the model's input is named {input_name!r}, not {own.input_name!r} as in {own.name}, yet images are "
+            f"prepared as for that: if it is another kind of model, add {others}"
+        )
+    for other in PROFILES.values():
+        if own is None and other.official is not None and other.official.input_name == input_name:
+            return (
+                f"the model's input is named {input_name!r} as in {other.official.name}, but images are prepared for "
+                f"profile {profile.name}: if it is such a model, use --profile {other.name}"
+            )
+    return None
+
+
+_BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)

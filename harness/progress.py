@@ -25,6 +25,9 @@ class Progress(Protocol):
     def update(self, text: str) -> None:
         """The same thing goes on: shown if the last line is old enough."""
 
+    def note(self, text: str) -> None:
+        """Something to know: always shown, and it stays."""
+
 
 class Quiet(AbstractContextManager["Quiet"]):
     """Shows nothing."""
@@ -33,6 +36,9 @@ class Quiet(AbstractContextManager["Quiet"]):
         """Nothing."""
 
     def update(self, text: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
         """Nothing."""
 
     def __exit__(self, *_: object) -> None:
@@ -56,6 +62,10 @@ class PlainLines(AbstractContextManager["PlainLines"]):
         if time.monotonic() - self._last_s >= _PLAIN_INTERVAL_S:
             self.phase(text)
 
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.phase(text)
+
     def __exit__(self, *_: object) -> None:
         """Nothing to close."""
 
@@ -76,6 +86,10 @@ class LiveLine(AbstractContextManager["LiveLine"]):
         """Show unless something was shown within the last half second."""
         if time.monotonic() - self._last_s >= UPDATE_INTERVAL_S:
             self.phase(text)
+
+    def note(self, text: str) -> None:
+        """Print above the line that changes."""
+        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> LiveLine:
         self._live.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -19,10 +20,19 @@ def print_outcome(outcome: RunOutcome) -> None:
     result = outcome.result
     if result.metric is not None:
         click.echo(f"{result.scenario} {result.metric_name}: {_metric(result)}, {result.verdict}")
+        if result.scenario == "Server":
+            click.echo(_server_line(outcome))
+    if result.peak_qps is not None:
+        click.echo(
+            f"peak found: {result.peak_qps:g} queries/s issued, the greatest rate whose trial met the latency bound; "
+            "above is that trial"
+        )
     if outcome.accuracy is not None:
         click.echo(outcome.accuracy.line)
     for problem in _problems(result):
         click.echo(problem)
+    for warning in outcome.warnings:
+        click.echo(f"warning: {warning}")
     for reason in outcome.not_submittable:
         click.echo(f"not for submission: {reason}")
     if outcome.moved_aside is not None:
@@ -32,38 +42,70 @@ def print_outcome(outcome: RunOutcome) -> None:
 
 def print_campaign(outcomes: Sequence[RunOutcome], output: Path) -> None:
     """Several tests: a table with a row per scenario, then what deviates from the official settings."""
-    table = Table("scenario", "metric", "result", "verdict", "accuracy")
+    table = Table("scenario", "metric", "result", "verdict", "accuracy", padding=(0, 0))
     for scenario in dict.fromkeys(outcome.result.scenario for outcome in outcomes):
         of_scenario = [outcome for outcome in outcomes if outcome.result.scenario == scenario]
         measured = next((o.result for o in of_scenario if o.result.metric is not None), None)
         scored = next((o.accuracy for o in of_scenario if o.accuracy is not None), None)
         table.add_row(
             scenario,
-            measured.metric_name if measured else "-",
+            measured.metric_name.replace(" percentile", "") if measured else "-",
             _metric(measured) if measured else "-",
             measured.verdict if measured else "-",
             f"{scored.percent:.3f}% ({scored.good} of {scored.total})" if scored else "-",
         )
     Console().print(table)
-    server = next((o.effective_settings for o in outcomes if o.result.scenario == "Server"), None)
-    if server is not None:
-        bound_ms = float(server["server_target_latency_ns"]) / NS_PER_S * MS_PER_S
-        click.echo(
-            f"Server: {server['server_target_qps']} queries/s, 99th percentile of latency at most {bound_ms:g} ms"
-        )
     for outcome in outcomes:
-        for problem in _problems(outcome.result):
-            click.echo(f"{outcome.result.scenario}: {problem}")
+        if outcome.result.scenario == "Server" and outcome.result.metric is not None:
+            click.echo(_server_line(outcome))
+    for outcome in outcomes:
+        for reason in outcome.result.invalid_reasons:
+            click.echo(f"{outcome.result.scenario}: INVALID because: {reason} -> try again when the machine is idle")
+    for warning in dict.fromkeys(warning for outcome in outcomes for warning in outcome.warnings):
+        click.echo(f"warning: {warning}")
     click.echo("not for submission, because:")
     for reason in dict.fromkeys(reason for outcome in outcomes for reason in outcome.not_submittable):
         scenarios = dict.fromkeys(o.result.scenario for o in outcomes if reason in o.not_submittable)
         click.echo(f"  {reason} ({', '.join(scenarios)})")
+    for outcome in outcomes:
+        if outcome.moved_aside is not None:
+            click.echo(f"the earlier run of {outcome.result.scenario} is now in {outcome.moved_aside}")
     click.echo(f"logs: {output.absolute() / outcomes[0].folder.relative_to(output.absolute()).parts[0]}")
+
+
+def _server_line(outcome: RunOutcome) -> str:
+    """What was asked of a Server run and how it did, which its metric alone does not say."""
+    settings = outcome.effective_settings
+    bound_ms = float(settings["server_target_latency_ns"]) / NS_PER_S * MS_PER_S
+    share = float(settings["server_target_latency_percentile"])
+    measured_ms = outcome.result.latency_ms.get(f"{100 * share:.2f}_percentile")
+    measured = "" if measured_ms is None else f"{measured_ms:.1f} ms, "
+    rate_qps = outcome.result.peak_qps or settings["server_target_qps"]
+    return (
+        f"Server: {rate_qps:g} queries/s issued, {100 * share:g}th percentile of latency "
+        f"{measured}bound {bound_ms:g} ms"
+    )
 
 
 def _metric(result: RunResult) -> str:
     return f"{result.metric:.3f} {result.metric_unit}"
 
 
+_ADVICE: Final = (
+    ("Reduce target QPS", "lower --qps, or give a wider --max-latency"),
+    ("Decrease the expected latency", "give a smaller --max-latency: the streams expect a query to take so long"),
+    ("Increase expected QPS", "give a greater --qps"),
+    ("Would need to run at least", "give it more --time"),
+    ("would need to process at", "give it more --time"),
+    ("exited early", "leave --count out"),
+)
+"""A piece of LoadGen's reason, and the flag that helps."""
+
+
 def _problems(result: RunResult) -> list[str]:
-    return [f"INVALID because: {reason}" for reason in result.invalid_reasons]
+    """LoadGen's reasons, each with what to do about it if that is known."""
+    problems = []
+    for reason in result.invalid_reasons:
+        advice = next((f" -> {advice}" for piece, advice in _ADVICE if piece in reason), "")
+        problems.append(f"INVALID because: {reason}{advice}")
+    return problems

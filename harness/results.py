@@ -49,6 +49,7 @@ METRICS: Final[Mapping[Scenario, MetricKey]] = {
     "Offline": MetricKey("result_samples_per_second", "throughput", "samples/s"),
     "Server": MetricKey("result_completed_samples_per_sec", "throughput", "queries/s"),
 }
+_PEAK: Final = "FindPeakPerformance: Found peak performance field: "
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class RunResult:
 
     mode: LoadGen's own word, which an audit file may have changed. metric: None in accuracy mode.
     valid: None in accuracy mode, where LoadGen gives no verdict. errors: what LoadGen logged as errors; a run with any
-    has failed.
+    has failed. peak_qps: the greatest rate whose trial met the latency bound, if LoadGen searched and found one.
     """
 
     scenario: str
@@ -73,6 +74,7 @@ class RunResult:
     """Median and tail latencies by LoadGen's name of the percentile."""
     accuracy_sample_count: int
     performance_sample_count: int
+    peak_qps: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -86,10 +88,13 @@ def read_result(folder: Path) -> RunResult:
     values: dict[str, Any] = {}
     errors: list[str] = []
     reasons: list[str] = []
+    peak_qps: float | None = None
     for entry in _entries(path):
         values.setdefault(entry["key"], entry["value"])
         if entry["metadata"].get("is_error"):
             errors.append(f"{entry['key']}: {entry['value']}")
+        if entry["key"] == "generic_message" and str(entry["value"]).startswith(_PEAK):
+            peak_qps = float(entry["value"].removeprefix(_PEAK))
         if entry["key"] == "result_invalid_reason":
             reasons.append(" ".join(str(entry["value"]).split()))
     last_key = _LAST_KEYS.get(values.get("effective_test_mode", ""), _LAST_KEY)
@@ -116,6 +121,7 @@ def read_result(folder: Path) -> RunResult:
         latency_ms=_latencies(values),
         accuracy_sample_count=values["effective_accuracy_sample_count"],
         performance_sample_count=values["effective_performance_sample_count"],
+        peak_qps=peak_qps,
     )
 
 

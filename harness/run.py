@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +11,11 @@ from typing import Any, Final
 from . import accuracy, placement, provenance, settings
 from .accuracy import Accuracy
 from .backends import check_backend
-from .config import RunConfig, Scenario
+from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
 from .messages import Opened, Task
-from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile
+from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
 from .progress import Progress
 from .results import RunResult, check_endings, read_result
 from .run_folder import RunFolder, utc_now
@@ -26,18 +26,26 @@ FORMAT: Final = 1
 
 _NOTHING_AGAINST: Final = "settings and data as the rules ask"
 
+_SEARCH_FAILED: Final = "Initial lower bound does not satisfy performance constraints"
+"""LoadGen's words when the rate that a search starts from is too high already."""
+
 _DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStream": 8, "Offline": 8, "Server": 1}
 """A query's own size for the streams. Server: on a CPU a batch saves little and makes its first sample wait."""
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A test that LoadGen has finished. not_submittable: why its results cannot be submitted; empty if they can."""
+    """A test that LoadGen has finished.
+
+    not_submittable: why its results cannot be submitted; empty if they can.
+    warnings: what the user may have overlooked.
+    """
 
     folder: Path
     result: RunResult
     accuracy: Accuracy | None
     not_submittable: tuple[str, ...]
+    warnings: tuple[str, ...]
     instances: int
     official_settings: settings.SettingValues
     effective_settings: settings.SettingValues
@@ -57,7 +65,12 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
     planned = placement.plan(config.scenario, config.instances, config.threads, cpus, cores)
     with _claimed(config.folder) as folder:
         dataset = open_dataset(
-            config.dataset_path, profile.spec, config.sample_count, progress, store_path=config.store_path
+            config.dataset_path,
+            profile.spec,
+            config.sample_count,
+            progress,
+            store_path=config.store_path,
+            verify=config.mode == "accuracy",
         )
         task = Task(
             config=config,
@@ -75,12 +88,12 @@ def _check_files(config: RunConfig, profile: Profile) -> Path:
     user_conf = (config.user_conf or settings.DEFAULT_USER_CONF).absolute()
     user_settings = settings.read_user_conf(user_conf, profile.loadgen_model)
     settings.check_rate(config, user_settings, user_conf)
-    if config.audit_conf is not None and not config.audit_conf.is_file():
-        raise BadInputError(f"--audit-conf {config.audit_conf}: no such file")
+    if config.audit_conf is not None:
+        settings.read_audit_conf(config.audit_conf)
     if config.plan is not None and not config.plan.is_file():
         raise BadInputError(f"--plan {config.plan}: no such file")
-    if config.model is not None and not config.model.is_file():
-        raise BadInputError(f"--model {config.model}: no such file")
+    if config.model is not None:
+        check_model_file(config.model)
     return user_conf
 
 
@@ -103,6 +116,7 @@ class _Run:
         self._progress = progress
         self._record: dict[str, Any] = {}
         self._not_submittable: tuple[str, ...] = ()
+        self._warnings: tuple[str, ...] = ()
         self._moved_aside: Path | None = None
 
     def to_the_end(self) -> RunOutcome:
@@ -124,6 +138,7 @@ class _Run:
             result=result,
             accuracy=scored,
             not_submittable=self._not_submittable,
+            warnings=self._warnings,
             instances=self._task.placement.instances,
             official_settings=self._record["settings"]["official"],
             effective_settings=self._record["settings"]["effective"],
@@ -146,7 +161,8 @@ class _Run:
         if result.errors:
             self._mark("failed", result=asdict(result))
             more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
-            raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}")
+            remedy = "; start from a lower --qps" if _SEARCH_FAILED in result.errors[0] else ""
+            raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}{remedy}")
         if result.valid is False:
             self._add_reasons("LoadGen's verdict is INVALID")
         return result
@@ -157,6 +173,13 @@ class _Run:
         self._record["not_submittable"] = self._not_submittable
         self._record["submission"] = "not for submission" if self._not_submittable else _NOTHING_AGAINST
 
+    def _warn(self, warnings: Iterable[str]) -> None:
+        """What the user may have overlooked: at once, and in run.json with the next mark."""
+        self._warnings += tuple(warnings)
+        self._record["warnings"] = self._warnings
+        for warning in self._warnings:
+            self._progress.note(f"warning: {warning}")
+
     def _score(self) -> Accuracy | None:
         if self._task.config.mode != "accuracy":
             return None
@@ -164,6 +187,13 @@ class _Run:
             scored = accuracy.score_run(self._folder.path)
         except BadInputError as error:
             raise RunFailedError(str(error)) from error
+        official = self._profile.official
+        if official is not None and scored.percent < official.least_accuracy_percent:
+            self._add_reasons(
+                f"accuracy {scored.percent:.3f} % is below the benchmark's target "
+                f"{official.least_accuracy_percent:.4f} % "
+                f"({100 * official.accuracy_share:g} % of {official.accuracy_percent:g} %)"
+            )
         self._mark("finished", accuracy={"line": scored.line, **asdict(scored)})
         return scored
 
@@ -188,24 +218,28 @@ class _Run:
             "versions": provenance.versions(),
             "machine": provenance.machine(),
         }
+        self._warn([*task.dataset.warnings, *_of_the_input(self._profile, opened)])
         stray = sum(instance.stray_thread_count for instance in opened.instances)
         self._add_reasons(
             *self._profile.not_submittable,
             *config.not_submittable,
+            *_of_the_model(config, self._profile),
             *_of_the_data(task.dataset, config, opened),
-            *([f"{stray} threads run outside the cores of their instance"] if stray else []),
+            *([f"{_counted(stray, 'thread')} outside the cores of their instance"] if stray else []),
             *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
         )
         self._mark("running")
-        title = f"{config.scenario} {config.mode}"
+        title = f"{config.scenario} {config.mode}" + (", trials at many rates" if config.mode == "find_peak" else "")
         note = f", {stray} threads NOT on their cores" if stray else ", pinned"
         self._progress.phase(
-            f"{title}: {task.placement.instances} instances x {task.placement.threads} threads on CPUs "
+            f"{title}: {_counted(task.placement.instances, 'instance')} x "
+            f"{_counted(task.placement.threads, 'thread')} on CPUs "
             f"{'; '.join(','.join(map(str, cores)) for cores in task.placement.cores)}{note}, "
             f"batches of up to {task.max_batch}"
         )
-        accuracy_samples = task.dataset.sample_count if config.mode == "accuracy" else None
-        return Watch(title, accuracy_samples, float(opened.effective_settings["min_duration_ms"]) / settings.MS_PER_S)
+        samples, exactly = _expected_samples(task, opened)
+        min_duration_s = float(opened.effective_settings["min_duration_ms"]) / settings.MS_PER_S
+        return Watch(title, samples, exactly, min_duration_s)
 
     def _mark(self, status: str, **more: Any) -> None:
         if not self._record:
@@ -223,13 +257,39 @@ def _as_json(value: Any) -> Any:
     return str(value.absolute()) if isinstance(value, Path) else value
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _expected_samples(task: Task, opened: Opened) -> tuple[int | None, bool]:
+    """As Watch has them. What an audit file changes LoadGen reads when the test begins."""
+    if task.config.mode == "find_peak" or task.config.audit_conf is not None:
+        return None, False
+    if task.config.mode == "accuracy":
+        return task.dataset.sample_count, True
+    return settings.sample_count(task.config.scenario, opened.effective_settings)
+
+
+def _of_the_model(config: RunConfig, profile: Profile) -> Iterator[str]:
+    reason = None if config.model is None else not_the_official_model(profile, config.model)
+    if reason is not None:
+        yield reason
+
+
+def _of_the_input(profile: Profile, opened: Opened) -> Iterator[str]:
+    name = opened.backend.get("input")
+    doubt = doubt_about_input(profile, name) if isinstance(name, str) else None
+    if doubt is not None:
+        yield doubt
+
+
 def _of_the_data(dataset: Dataset, config: RunConfig, opened: Opened) -> Iterator[str]:
     """Reasons that lie in the number of images and in the backend rather than in LoadGen's settings."""
     if config.audit_conf is not None:
         yield f"audit settings of {config.audit_conf}: a compliance test, not a result"
     if config.backend == "null":
         yield "backend null computes nothing"
-    asked = int(opened.effective_settings["performance_sample_count_override"])
+    asked = int(opened.official_settings["performance_sample_count_override"])
     if config.mode == "accuracy" and dataset.sample_count != IMAGENET_VALIDATION_COUNT:
         yield f"accuracy over {dataset.sample_count} images, official {IMAGENET_VALIDATION_COUNT}"
     elif config.mode != "accuracy" and dataset.sample_count < asked:

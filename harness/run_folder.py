@@ -40,8 +40,12 @@ def read_run_file(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(f"{folder} is not the folder of a run: it has no {RUN_FILE}") from error
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"cannot read {path}: {error}") from error
+    except NotADirectoryError as error:
+        raise BadInputError(f"{folder} is a file: name the folder of a run, which holds {RUN_FILE}") from error
+    except OSError as error:
+        raise BadInputError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise BadInputError(f"{path} is damaged: {error}") from error
     if not isinstance(record, dict):
         raise BadInputError(f"{path} is damaged: expected a JSON object")
     return record

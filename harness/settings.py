@@ -1,4 +1,4 @@
-"""user.conf checked, flags turned into LoadGen's settings, and what then differs from the official ones.
+"""user.conf and audit files checked, flags turned into LoadGen's settings, what then differs from the official ones.
 
 No rule number stands here: official values are LoadGen's built-in ones. Pure: knows names and values of settings, not
 LoadGen itself (`loadgen.py`).
@@ -52,12 +52,15 @@ _INTEGER_KEYS: Final = frozenset(
 _DECIMAL_KEYS: Final = frozenset({"target_qps", "target_latency_percentile"})
 _TARGET_LATENCY: Final = "target_latency"
 """Milliseconds; a decimal hint for the streams, a whole number as Server's bound."""
-_ALL_KEYS: Final = tuple(sorted({*_INTEGER_KEYS, *_DECIMAL_KEYS, _TARGET_LATENCY}))
+_USER_KEYS: Final = frozenset({*_INTEGER_KEYS, *_DECIMAL_KEYS, _TARGET_LATENCY})
+_AUDIT_INTEGER_KEYS: Final = frozenset({"mode", "accuracy_log_rng_seed", "accuracy_log_sampling_target"})
+_MODES: Final = ("0", "1", "2", "3")
+"""Submission, accuracy, performance, find peak; LoadGen ignores any other."""
 
 
 @dataclass(frozen=True)
 class UserSetting:
-    """One line of user.conf."""
+    """One line of user.conf or of an audit file."""
 
     line_number: int
     scenario: str
@@ -70,10 +73,20 @@ def read_user_conf(path: Path, model: str) -> tuple[UserSetting, ...]:
 
     Raises: BadInputError for a line LoadGen would misread, ignore or not know, naming file and line.
     """
+    return _read(path, "--user-conf", ("*", model), _USER_KEYS)
+
+
+def read_audit_conf(path: Path) -> tuple[UserSetting, ...]:
+    """As `read_user_conf`; LoadGen takes an audit file's settings for the model `*` only, whatever the benchmark."""
+    return _read(path, "--audit-conf", ("*",), _USER_KEYS | _AUDIT_INTEGER_KEYS)
+
+
+def _read(path: Path, flag: str, models: tuple[str, ...], keys: frozenset[str]) -> tuple[UserSetting, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"cannot read user.conf {path}: {error}") from error
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "not a text file in UTF-8"
+        raise BadInputError(f"{flag} {path}: {reason}; name a file of LoadGen settings, or leave {flag} out") from error
     settings: list[UserSetting] = []
     first_lines: dict[tuple[str, str, str], int] = {}
     for line_number, line in enumerate(text.splitlines(), start=1):
@@ -85,7 +98,7 @@ def read_user_conf(path: Path, model: str) -> tuple[UserSetting, ...]:
                 f"{path}:{line_number}: {line.strip()!r} is not `model.scenario.key = value` (one value, blanks around "
                 "the =, no comment behind it; a comment line starts with # and a blank)"
             )
-        setting = _checked(path, line_number, matched["key"], matched["value"], model)
+        setting = _checked(f"{path}:{line_number}", line_number, matched["key"], matched["value"], models, keys)
         full_key = (matched["key"].split(".")[0], setting.scenario, setting.key)
         if full_key in first_lines:
             raise BadInputError(
@@ -96,22 +109,30 @@ def read_user_conf(path: Path, model: str) -> tuple[UserSetting, ...]:
     return tuple(settings)
 
 
-def _checked(path: Path, line_number: int, full_key: str, value: str, model: str) -> UserSetting:
-    where = f"{path}:{line_number}"
+def _checked(
+    where: str, line_number: int, full_key: str, value: str, models: tuple[str, ...], keys: frozenset[str]
+) -> UserSetting:
     parts = full_key.split(".")
     if len(parts) != 3:
         raise BadInputError(f"{where}: key {full_key!r} has {len(parts)} parts, expected model.scenario.key")
     key_model, scenario, key = parts
-    if key_model not in ("*", model):
-        raise BadInputError(f"{where}: model {key_model!r} in {full_key!r} is not this benchmark: write * or {model}")
+    if key_model not in models:
+        raise BadInputError(
+            f"{where}: model {key_model!r} in {full_key!r} is none that LoadGen looks for here: write "
+            f"{' or '.join(models)}"
+        )
     if scenario != "*" and scenario not in SCENARIOS:
         raise BadInputError(f"{where}: scenario {scenario!r} in {full_key!r} is not *, {', '.join(SCENARIOS)}")
-    if key not in _ALL_KEYS:
-        raise BadInputError(f"{where}: unknown key {key!r} in {full_key!r}; user.conf may set: {', '.join(_ALL_KEYS)}")
-    integer = key in _INTEGER_KEYS or (key == _TARGET_LATENCY and scenario in ("Server", "*"))
+    if key not in keys:
+        raise BadInputError(
+            f"{where}: unknown key {key!r} in {full_key!r}; this file may set: {', '.join(sorted(keys))}"
+        )
+    integer = key not in _DECIMAL_KEYS and (key != _TARGET_LATENCY or scenario in ("Server", "*"))
     if not (_INTEGER if integer else _DECIMAL).fullmatch(value):
         kind = "a whole number" if integer else "a number"
         raise BadInputError(f"{where}: {full_key} = {value!r} is not {kind}")
+    if key == "mode" and value not in _MODES:
+        raise BadInputError(f"{where}: {full_key} = {value!r} is no mode of LoadGen; they are {', '.join(_MODES)}")
     return UserSetting(line_number, scenario, key, value)
 
 
@@ -149,6 +170,25 @@ def overrides(config: RunConfig) -> dict[str, int | float]:
         values[LATENCY_ATTRIBUTES[config.scenario]] = round(config.max_latency_s * NS_PER_S)
     return values
 
+
+def sample_count(scenario: Scenario, effective: SettingValues) -> tuple[int, bool]:
+    """Samples of a performance run, and whether it takes exactly so many; otherwise at least.
+
+    Offline is one query, of as many samples as its expected rate makes last 1.1 times the least duration, but at least
+    min_query_count. Source: LoadGen, TestSettingsInternal.
+    """
+    least = int(effective["min_query_count"])
+    if scenario == "Offline":
+        expected = (
+            _OFFLINE_SLACK * float(effective["min_duration_ms"]) / MS_PER_S * float(effective["offline_expected_qps"])
+        )
+        return max(least, int(expected)), True
+    samples_per_query = int(effective["multi_stream_samples_per_query"]) if scenario == "MultiStream" else 1
+    most = int(effective["max_query_count"])
+    return (most or least) * samples_per_query, most > 0
+
+
+_OFFLINE_SLACK: Final = 1.1
 
 RATE_ATTRIBUTES: Final[Mapping[str, str]] = {"Server": "server_target_qps", "Offline": "offline_expected_qps"}
 LATENCY_ATTRIBUTES: Final[Mapping[str, str]] = {

@@ -29,10 +29,14 @@ _EXIT_GRACE_S: Final = 5.0
 
 @dataclass(frozen=True)
 class Watch:
-    """What the progress line is made of. expected_samples: None if only time decides."""
+    """What the progress line is made of.
+
+    samples: how many the test takes, at least or exactly; None if that is not known, as in a search of many trials.
+    """
 
     title: str
-    expected_samples: int | None
+    samples: int | None
+    exactly: bool
     min_duration_s: float
 
 
@@ -146,7 +150,12 @@ def _signals_as_errors() -> Iterator[None]:
 
 
 def _line(watch: Watch, completed: int, elapsed_s: float) -> str:
-    rate = f"{completed / elapsed_s:.1f}/s" if elapsed_s > 0 else ""
-    if watch.expected_samples is None:
-        return f"{watch.title}: {completed} samples, {rate}, {elapsed_s:.0f} s of at least {watch.min_duration_s:.0f} s"
-    return f"{watch.title}: {completed} of {watch.expected_samples} samples, {rate}, {elapsed_s:.0f} s"
+    if watch.samples is None:
+        return f"{watch.title}: {completed} samples, {elapsed_s:.0f} s"
+    rate = f"{completed / elapsed_s:.1f}/s, " if elapsed_s > 0 else ""
+    if watch.exactly:
+        return f"{watch.title}: {completed} of {watch.samples} samples, {rate}{elapsed_s:.0f} s"
+    return (
+        f"{watch.title}: {completed} of at least {watch.samples} samples, {rate}{elapsed_s:.0f} s of at least "
+        f"{watch.min_duration_s:.0f} s"
+    )

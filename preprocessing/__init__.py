@@ -5,7 +5,7 @@ Knows nothing of inference engines or LoadGen. May import: nothing of ours.
 
 from .errors import ImageError, LabelError, PreprocessingError, StoreError
 from .imagenet import RESIZER, load_rgb, preprocess, preprocess_bytes
-from .labels import VAL_MAP_NAME, ValMap, read_val_map
+from .labels import VAL_MAP_NAME, ValMap, count_unnamed_images, read_val_map
 from .spec import IMAGENET, MOBILENET, SPECS, Layout, PreprocessSpec
 from .store import ArrayStore, build_store, open_store
 
@@ -24,6 +24,7 @@ __all__ = [
     "StoreError",
     "ValMap",
     "build_store",
+    "count_unnamed_images",
     "load_rgb",
     "open_store",
     "preprocess",

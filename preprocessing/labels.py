@@ -32,17 +32,22 @@ class ValMap:
         return len(self.files)
 
 
-def read_val_map(dataset_path: str | os.PathLike[str], count: int | None = None) -> ValMap:
+def read_val_map(
+    dataset_path: str | os.PathLike[str], count: int | None = None, *, class_count: int | None = None
+) -> ValMap:
     """Read `val_map.txt` of the folder `dataset_path`: the first `count` lines, or all of them.
 
-    Each line is a file name relative to the folder, white space, and the class as a decimal number from 0. Every image
-    named must exist. Lines after the first `count` are not looked at.
+    Each line is a file name relative to the folder, white space, and the class as a decimal number from 0, below
+    `class_count` if that is given. Every image named must exist. Lines after the first `count` are not looked at.
 
-    Raises LabelError: map missing, unreadable or empty, a malformed line, an image absent, outside the folder or named
-    twice, fewer lines than `count`.
+    Raises LabelError: folder or map missing, unreadable or empty, a malformed line, an image absent, outside the folder
+    or named twice, fewer lines than `count`, a class out of range.
     """
     folder = Path(dataset_path)
     path = folder / VAL_MAP_NAME
+    if not folder.is_dir():
+        kind = "a file, not a folder" if folder.exists() else "no such folder"
+        raise LabelError(f"{folder}: {kind}; name the folder that holds the images and {VAL_MAP_NAME}")
     if count is not None and count < 1:
         raise LabelError(f"{path}: {count} images asked for; ask for at least 1")
     lines = _read_lines(path)
@@ -60,15 +65,26 @@ def read_val_map(dataset_path: str | os.PathLike[str], count: int | None = None)
             )
         if not (folder / file).is_file():
             raise LabelError(f"{path}:{number}: no image {folder / file}; restore it, or take the line out of the map")
+        if class_count is not None and label >= class_count:
+            raise LabelError(
+                f"{path}:{number}: label {label} is none of the classes 0..{class_count - 1}; correct the line"
+            )
         line_of_file[file] = number
         labels.append(label)
     return ValMap(folder, tuple(line_of_file), tuple(labels))
 
 
+def count_unnamed_images(val_map: ValMap) -> int:
+    """How many JPEG files lie in the data set's folder itself that the map does not name."""
+    suffixes = (".jpeg", ".jpg")
+    present = {entry.name for entry in os.scandir(val_map.dataset_path) if entry.name.lower().endswith(suffixes)}
+    return len(present.difference(val_map.files))
+
+
 def _read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise LabelError(
             f"{path}: no label map; the data set's folder must hold its images and a {VAL_MAP_NAME} "
             "with one 'file label' per line"

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -60,9 +60,10 @@ LOCK_NAME: Final = "lock"
 
 _COMMIT_INTERVAL_S: Final = 1.0
 _QUEUED_PER_WORKER: Final = 4
+_CHECKED_AT_ONCE: Final = 64
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (pictures finished, pictures in all) after each picture, from the thread that called `build_store`."""
+"""Called with (pictures finished, pictures in all) now and then, from the thread that called the function."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def build_store(
     was finished is kept in each case, and the next call continues from there.
     """
     folder = Path(folder)
+    _check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
@@ -113,17 +115,24 @@ def build_store(
 
 
 def open_store(
-    folder: str | os.PathLike[str], spec: PreprocessSpec, val_map: ValMap, *, verify: bool = False
+    folder: str | os.PathLike[str],
+    spec: PreprocessSpec,
+    val_map: ValMap,
+    *,
+    verify: Literal["nothing", "pictures", "everything"] = "nothing",
+    progress: Progress | None = None,
 ) -> ArrayStore:
     """Open the samples of `val_map` from a finished store, after checking that they are what they should be.
 
     Always checked: recipe, list of files and labels, and each source image's size and modification time; an image that
-    only looks newer is read again and passes if its bytes are the same. verify: read every source image and every
-    stored picture and compare their digests.
+    only looks newer is read again and passes if its bytes are the same. verify: "pictures" reads every stored picture
+    and compares its checksum, which finds damage to a file whose size is right; "everything" also reads every source
+    image. progress: of the pictures verified.
 
     Raises StoreError: no store, unfinished, stale, foreign or damaged; ImageError: a source image is gone.
     """
     folder = Path(folder)
+    _check_folder(folder)
     try:
         manifest = read_manifest(folder)
         if manifest is None:
@@ -136,10 +145,10 @@ def open_store(
                 f"{folder}: only {finished} of {len(val_map)} images are preprocessed; build the store, "
                 "which continues where it stopped"
             )
-        _check_sources(folder, manifest, val_map, thoroughly=verify)
+        _check_sources(folder, manifest, val_map, thoroughly=verify == "everything")
         images = _map_images(folder, manifest, len(val_map))
-        if verify:
-            _check_pictures(folder, manifest, images)
+        if verify != "nothing":
+            _check_pictures(folder, manifest, images, progress)
     except OSError as error:
         raise _disk_error(folder, error) from error
     return ArrayStore(folder, images, np.array(val_map.labels, np.int64), val_map.files)
@@ -254,7 +263,14 @@ def _check_list(folder: Path, manifest: Manifest, spec: PreprocessSpec, val_map:
     """The store must come from this recipe, and one of the two lists of samples must be the beginning of the other."""
     have, want = manifest.recipe_digest, spec.digest()
     if have != want:
-        raise _stale(folder, f"made by recipe {manifest.recipe} ({have[:12]}), asked for {spec.name} ({want[:12]})")
+        made = f"{folder}: a store made by recipe {manifest.recipe} ({have[:12]}), not {spec.name} ({want[:12]})"
+        if manifest.recipe != spec.name:
+            raise StoreError(
+                f"{made}: if the profile is wrong, ask for the other; else name another folder for this one"
+            )
+        raise StoreError(
+            f"{made}, which has changed since: delete the folder and build again, or choose another folder"
+        )
     have_samples = zip(manifest.files, manifest.labels, strict=True)
     want_samples = zip(val_map.files, val_map.labels, strict=True)
     for index, ((have, have_label), (want, want_label)) in enumerate(zip(have_samples, want_samples, strict=False)):
@@ -280,13 +296,26 @@ def _check_sources(folder: Path, manifest: Manifest, val_map: ValMap, thoroughly
             raise _stale(folder, f"{path} has changed since it was preprocessed")
 
 
-def _check_pictures(folder: Path, manifest: Manifest, images: npt.NDArray[np.uint8]) -> None:
-    for index, (picture, record) in enumerate(zip(images, manifest.records, strict=False)):
-        if record is not None and zlib.crc32(picture.tobytes()) != record.picture_crc32:
-            raise StoreError(
-                f"{folder}: picture {index} ({manifest.files[index]}) in {IMAGES_NAME} is damaged; delete the folder "
-                "and build the store again"
-            )
+def _check_pictures(folder: Path, manifest: Manifest, images: npt.NDArray[np.uint8], progress: Progress | None) -> None:
+    """On as many threads as there are cores: computing a checksum releases the GIL."""
+
+    def first_damaged(start: int) -> int | None:
+        for index in range(start, min(start + _CHECKED_AT_ONCE, len(images))):
+            record = manifest.records[index]
+            if record is not None and zlib.crc32(images[index]) != record.picture_crc32:
+                return index
+        return None
+
+    starts = range(0, len(images), _CHECKED_AT_ONCE)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "verify") as pool:
+        for start, damaged in zip(starts, pool.map(first_damaged, starts), strict=True):
+            if damaged is not None:
+                raise StoreError(
+                    f"{folder}: picture {damaged} ({manifest.files[damaged]}) in {IMAGES_NAME} is damaged: its "
+                    "checksum is not the one it was stored with; delete the folder and build the store again"
+                )
+            if progress is not None:
+                progress(min(start + _CHECKED_AT_ONCE, len(images)), len(images))
 
 
 def _map_images(folder: Path, manifest: Manifest, count: int) -> np.memmap[Any, np.dtype[np.uint8]]:
@@ -320,6 +349,11 @@ def _stat(path: Path) -> os.stat_result:
         return path.stat()
     except OSError as error:
         raise ImageError(f"{path}: no such image ({error.strerror}); restore it") from error
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder}: a file, not a folder; name a folder for the store of preprocessed images")
 
 
 def _stale(folder: Path, reason: str) -> StoreError:

@@ -126,9 +126,7 @@ def _transform_output(
         def last_inside(count: Any) -> list[Any]:
             """0 to 3, those outside the output replaced by the last one inside."""
             last = builder.sub(count, I64(1))
-            return [
-                builder.select(builder.icmp_signed("<", I64(i), count), I64(i), last) for i in range(PATCH_OUT)
-            ]
+            return [builder.select(builder.icmp_signed("<", I64(i), count), I64(i), last) for i in range(PATCH_OUT)]
 
         row_at, column_at = last_inside(rows_v), last_inside(columns_v)
 

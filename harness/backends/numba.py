@@ -42,6 +42,7 @@ class NumbaRunner:
             "threads": self._session.threads,
             "plan_sha256": self._session.plan().record.sha256,
             "cpus_by_thread": "; ".join(",".join(map(str, sorted(cpus))) for cpus in self._pinned),
+            "input": self._input_name,
             "output": self._output.describe(),
         }
 

@@ -53,6 +53,7 @@ class OnnxRuntimeRunner:
             "engine": f"onnxruntime {ort.__version__}",
             "precision": "as in the model",
             **session_settings(self._request.threads),
+            "input": self._input_name,
             "output": self._output.describe(),
         }
 

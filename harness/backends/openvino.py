@@ -19,9 +19,12 @@ DEVICE: Final = "CPU"
 class OpenVinoRunner:
     """Whole batches through the model compiled for them, a smaller rest image by image."""
 
-    def __init__(self, compiled: Mapping[int, Any], request: RunnerRequest, output: ClassOutput, index: int) -> None:
+    def __init__(
+        self, compiled: Mapping[int, Any], request: RunnerRequest, input_name: str, output: ClassOutput, index: int
+    ) -> None:
         self._compiled = {batch: model.create_infer_request() for batch, model in compiled.items()}
         self._request = request
+        self._input_name = input_name
         self._output = output
         self._index = index
 
@@ -44,6 +47,7 @@ class OpenVinoRunner:
         """Version and settings."""
         return {
             "engine": f"openvino {ov.__version__}",
+            "input": self._input_name,
             "output": self._output.describe(),
             **{key: str(value) for key, value in cpu_properties(self._request.threads).items()},
         }
@@ -66,7 +70,7 @@ def open_runner(request: RunnerRequest) -> OpenVinoRunner:
     except RuntimeError as error:
         raise BadInputError(f"openvino cannot load {path}: {' '.join(str(error).split())}") from error
     index = next(i for i, node in enumerate(outputs) if node.name == output.name)
-    runner = OpenVinoRunner(compiled, request, output, index)
+    runner = OpenVinoRunner(compiled, request, tensor.name, output, index)
     for batch in compiled:
         runner.predict(runner.prepare(np.zeros((batch, *request.image_shape), np.uint8)))
     return runner

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from preprocessing import PreprocessSpec
 
+from ..config import check_model_file
 from ..errors import BadInputError
 from ..profiles import TensorInfo
 
@@ -53,7 +54,7 @@ class Runner(Protocol):
         """At most max_batch prepared samples -> ImageNet classes 0..999, int64 [n]. Timed."""
 
     def describe(self) -> Mapping[str, str | int | float]:
-        """What run.json says about the engine: versions, settings, output read."""
+        """What run.json says about the engine: versions, settings, the model's `input` by name, output read."""
 
 
 OpenRunner: TypeAlias = Callable[[RunnerRequest], Runner]
@@ -63,8 +64,7 @@ def required_model(request: RunnerRequest, backend: str) -> Path:
     """The request's model. Raises: BadInputError if there is none."""
     if request.model is None:
         raise BadInputError(f"--backend {backend} needs a model: add --model FILE.onnx")
-    if not request.model.is_file():
-        raise BadInputError(f"--model {request.model}: no such file")
+    check_model_file(request.model)
     return request.model
 
 

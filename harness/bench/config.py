@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from ..config import check_model_file
 from ..errors import BadInputError
 
 Precision: TypeAlias = Literal["fp32"]
@@ -45,8 +46,7 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured. Raises: BadInputError."""
-        if not self.model.is_file():
-            raise BadInputError(f"--model {self.model}: no such file")
+        check_model_file(self.model)
         if self.plan is not None and not self.plan.is_file():
             raise BadInputError(f"--plan {self.plan}: no such file")
         if self.plan is not None and len(self.batches) > 1:

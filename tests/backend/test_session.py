@@ -236,6 +236,10 @@ def test_a_described_machine_replaces_detection() -> None:
     np.testing.assert_array_equal(got, InferenceSession(PROTO, threads=1).run(None, {"image": images(1)})[0])
 
 
+def test_a_pixel_input_prints_in_one_short_line() -> None:
+    assert repr(PixelInput.affine(mean=(100, 0, 0), scale=2.0)) == "PixelInput(channels=3, values=-200..510)"
+
+
 FIXED = classifier(2)
 TWO_INPUTS = model([node("Add", "a b", "y")], {"a": ["N", 3], "b": ["N", 3]}, ["y"])
 
@@ -255,6 +259,25 @@ RAW = np.zeros((1, 13, 11, 3), np.uint8)
 
 MISTAKES: dict[str, tuple[Callable[[], Any], type[BackendError], str]] = {
     "no-input": (_run({}), InputError, "inputs [] were given, but the model has ['image']"),
+    "array-for-dict": (
+        lambda: InferenceSession(PROTO, threads=1).run(None, GOOD),  # type: ignore[arg-type]
+        InputError,
+        "inputs is a ndarray: a dict of arrays by name is needed, with the names ['image']",
+    ),
+    "string-for-list": (
+        lambda: InferenceSession(PROTO, threads=1).run("label", {"image": GOOD}),
+        InputError,
+        "output_names is the string 'label': a list is needed, ['label'], or None",
+    ),
+    "mean-of-two-channels": (
+        lambda: InferenceSession(PROTO, pixels=PixelInput.affine(mean=(1, 2))),
+        InputError,
+        "pixels have 2 channels, but input 'image' has shape",
+    ),
+    "mean-as-number": (lambda: PixelInput.affine(mean=5.0), InputError, "mean=5.0: a number for each channel"),  # type: ignore[arg-type]
+    "mean-as-text": (lambda: PixelInput.affine(mean="abc"), InputError, "mean='abc': a number for"),  # type: ignore[arg-type]
+    "no-mean": (lambda: PixelInput.affine(mean=()), InputError, "a pixel table has shape (0, 256)"),
+    "mean-not-finite": (lambda: PixelInput.affine(mean=(1.0, float("nan"))), InputError, "not finite"),
     "wrong-name": (_run({"picture": GOOD}), InputError, "inputs ['picture'] were given, but the model has ['image']"),
     "extra-input": (_run({"image": GOOD, "x": GOOD}), InputError, "inputs ['image', 'x'] were given"),
     "float64": (_run({"image": GOOD.astype(float)}), InputError, "input 'image' has dtype float64; float32 is needed"),

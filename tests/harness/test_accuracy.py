@@ -12,6 +12,7 @@ from harness_support import official_score
 
 from harness.accuracy import score, score_run
 from harness.errors import BadInputError
+from harness.results import read_result
 
 LABELS = [27, 0, 999, 5]
 
@@ -51,6 +52,17 @@ def detail_line(key: str, value: Any, is_error: bool = False) -> str:
 
 
 RIGHT = [entry(2, 999), entry(0, 27), entry(3, 4), entry(1, 0)]
+
+
+def test_the_peak_that_a_search_found_is_read(tmp_path: Path) -> None:
+    """LoadGen says so in a message, in the words of its FindPeakPerformanceMode."""
+    run = make_run(tmp_path, RIGHT)
+    assert read_result(run).peak_qps is None
+    detail = run / "mlperf_log_detail.txt"
+    trial = detail_line("generic_message", "FindPeakPerformance: Found boundaries: [64.000000, 128.000000)")
+    found = detail_line("generic_message", "FindPeakPerformance: Found peak performance field: 103.250000")
+    detail.write_text(trial + found + detail.read_text())
+    assert read_result(run).peak_qps == 103.25
 
 
 def test_the_first_answer_counts_as_in_the_official_script(tmp_path: Path) -> None:

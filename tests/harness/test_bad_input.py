@@ -17,9 +17,12 @@ ORT = ("run", "--backend", "onnxruntime", "--dataset-path", "{dataset}", "--accu
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown flag": ((*RUN, "--bogus", "1"), "--bogus"),
     "unknown scenario": ((*RUN, "--scenario", "Streaming"), "SingleStream"),
+    "scenario in small letters": ((*RUN, "--scenario", "server"), "'server' is spelt Server, as in LoadGen"),
     "unknown backend": ((*RUN[:2], "tvm", *RUN[3:]), "onnxruntime"),
     "unknown profile": ((*RUN, "--profile", "bert"), "mobilenet"),
-    "no such dataset": (("run", "--backend", "null", "--dataset-path", "absent"), "absent"),
+    "no such dataset": (("run", "--backend", "null", "--dataset-path", "absent"), "absent: no such folder"),
+    "a file as dataset": (("run", "--backend", "null", "--dataset-path", "{tmp}/user.conf"), "a file, not a folder"),
+    "a folder as model": ((*ORT, "--model", "{tmp}"), "--model {tmp}: a folder, not a file: name the .onnx file in it"),
     "more images than there are": ((*RUN, "--count", "99", "--accuracy"), f"lists {IMAGE_COUNT} images"),
     "no such model": ((*ORT, "--model", "absent.onnx"), "absent.onnx"),
     "no model": (ORT, "--model"),
@@ -59,9 +62,27 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no such user.conf": ((*RUN, "--user_conf", "absent.conf"), "absent.conf"),
     "unknown key in user.conf": ((*RUN, "--user-conf", "{tmp}/user.conf"), "user.conf:2: unknown key 'target_qpz'"),
+    "a folder as user.conf": ((*RUN, "--user-conf", "{tmp}"), "--user-conf {tmp}: Is a directory; name a file"),
+    "misspelt key in an audit file": (
+        (*RUN, "--audit-conf", "{tmp}/user.conf"),
+        "user.conf:2: unknown key 'target_qpz'",
+    ),
     "no such audit file": ((*RUN, "--audit-conf", "absent.config"), "absent.config"),
     "unwritable output": ((*RUN, "--output", "/dev/null/runs"), "--output"),
     "output holds other files": ((*RUN, "--scenario", "Offline", "--output", "{tmp}/taken"), "holds files"),
+    **{
+        f"{flag} {value}": ((*RUN, "--scenario", "Server", flag, value), f"{flag} {shown}: must be from {least} to ")
+        for flag, value, shown, least in (
+            ("--time", "inf", "inf", "0.001"),
+            ("--time", "nan", "nan", "0.001"),
+            ("--time", "1e12", "1e+12", "0.001"),
+            ("--time", "1e-5", "1e-05", "0.001"),
+            ("--qps", "inf", "inf", "1e-06"),
+            ("--qps", "nan", "nan", "1e-06"),
+            ("--max-latency", "inf", "inf", "1e-09"),
+            ("--max-batchsize", "100000", "100000", "1"),
+        )
+    },
     "negative time": ((*RUN, "--time", "-1"), "--time -1"),
     "too many threads": ((*RUN, "--instances", "1000", "--threads", "2"), "2000 threads"),
     "rate for a stream": ((*RUN, "--scenario", "SingleStream", "--qps", "5"), "--qps"),
@@ -76,6 +97,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "peak search without a start": ((*RUN, "--find-peak-performance", "--scenario", "Server"), "--qps"),
     "two modes": ((*RUN, "--find-peak-performance", "--accuracy"), "exclude"),
     "demo with settings": (("run", "--time", "5"), "--time"),
+    "score of a file": (("accuracy", "{dataset}/val_map.txt"), "is a file: name the folder of a run"),
+    "a file as store": (
+        (*RUN, "--preprocessed-dir", "{tmp}/user.conf"),
+        "{tmp}/user.conf: a file, not a folder; name a folder for the store of preprocessed images",
+    ),
     "score of no run": (("accuracy", "{dataset}"), "run.json"),
 }
 
@@ -98,7 +124,7 @@ def test_bad_input(name: str, command: Command, dataset: Path, tmp_path: Path) -
     done = command(*(part.format(dataset=dataset, tmp=tmp_path) for part in arguments))
     assert done.status == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert expected in done.stderr.splitlines()[-1]
+    assert expected.format(dataset=dataset, tmp=tmp_path) in done.stderr.splitlines()[-1]
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -49,6 +49,24 @@ def write_broken_plugin(folder: Path, calls_that_work: int, wrong: str = "") -> 
     write_plugin(folder, "broken", BROKEN_PLUGIN.format(calls_that_work=calls_that_work, wrong=wrong))
 
 
+def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path: Path) -> None:
+    """A library that takes for ever to import stands in for all of them."""
+    (tmp_path / "click.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "--help"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=HANG_GUARD_S)
+    assert (process.returncode, errors) == (130, "error: interrupted by SIGINT\n")
+
+
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
 @pytest.mark.parametrize("mode", [("--accuracy",), ("--time", "30")])
 def test_a_failing_engine_ends_the_run_at_once(

@@ -35,18 +35,21 @@ def test_server_is_set_from_offline_and_the_table_tells_all(
         user_conf=DEMO_CONF,
         not_submittable=("the demo's model and images",),
     )
-    outcomes = list(run_demo(config, DemoRuns(("Server",), ("accuracy",)), Quiet()))
+    outcomes = list(run_demo(config, DemoRuns(("Server",), ("performance", "accuracy")), Quiet()))
     folders = [outcome.folder.relative_to(tmp_path).as_posix() for outcome in outcomes]
-    assert folders == ["demo/Offline/performance", "demo/Server/accuracy"]
+    assert folders == ["demo/Offline/performance", "demo/Server/performance", "demo/Server/accuracy"]
     throughput = outcomes[0].result.metric
     assert throughput is not None
     effective = run_record(outcomes[1].folder)["settings"]["effective"]
-    assert 0 < effective["server_target_qps"] < throughput
+    assert 0 < effective["server_target_qps"] < 0.34 * throughput
     inference_ns = outcomes[0].instances * 1e9 / throughput
-    assert effective["server_target_latency_ns"] >= max(15e6, 10 * inference_ns)
+    assert effective["server_target_latency_ns"] >= 10e9 + 10 * inference_ns
     assert effective["min_query_count"] == 460
+    latency_ms = outcomes[1].result.latency_ms["99.00_percentile"]
+    assert 0 < run_record(outcomes[2].folder)["settings"]["effective"]["server_target_qps"] < throughput
     print_campaign(outcomes, tmp_path)
     printed = capsys.readouterr().out
+    assert f"queries/s issued, 99th percentile of latency {latency_ms:.1f} ms, bound 10" in printed
     for expected in ("Offline", "samples/s", "Server", "75.000%", "not for submission", "the demo's model and images"):
         assert expected in printed
     assert printed.splitlines()[-1] == f"logs: {tmp_path / 'demo'}"

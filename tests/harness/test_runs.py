@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,18 @@ def test_an_invalid_run_is_not_for_submission(command: Command, dataset: Path, t
     assert record["submission"] == "not for submission"
     assert "LoadGen's verdict is INVALID" in record["not_submittable"]
     assert "not for submission: LoadGen's verdict is INVALID" in done.stdout.splitlines()
+    (advised,) = [line for line in done.stdout.splitlines() if "Reduce target QPS" in line]
+    assert advised.endswith("-> lower --qps, or give a wider --max-latency")
+
+
+def test_a_search_that_starts_beyond_the_peak_says_so(command: Command, dataset: Path) -> None:
+    done = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Server", "--qps", 500, "--time", 0.2,
+        "--max-latency", 1e-6, "--find-peak-performance",
+    )  # fmt: skip
+    assert done.status == 1
+    assert "; start from a lower --qps; marked failed in " in done.stderr.splitlines()[-1]
+    assert "/s," not in done.stderr  # no average over trials at different rates
 
 
 STRAYING_PLUGIN = """
@@ -147,7 +160,7 @@ def test_threads_that_leave_their_cores_keep_a_run_from_submission(
     assert done.status == 0, done.stderr
     (instance,) = run_record(tmp_path / "reports/runs/resnet50/SingleStream/accuracy")["instances"]
     assert (instance["thread_count"], instance["stray_thread_count"]) == (2, 1)
-    assert "not for submission: 1 threads run outside the cores of their instance" in done.stdout.splitlines()
+    assert "not for submission: 1 thread outside the cores of their instance" in done.stdout.splitlines()
 
 
 def test_several_instances_answer_each_sample_once_and_an_earlier_run_moves_aside(
@@ -190,6 +203,25 @@ def test_real_images_and_model_get_the_classes_that_onnxruntime_gets(
     assert answers["numba"] == answers["onnxruntime"]
 
 
+def test_a_model_run_with_the_wrong_profile_is_told(
+    command: Command, models_dir: Path, imagenet_dir: Path, tmp_path: Path
+) -> None:
+    """A MobileNet fed as ResNet50 is: nothing fails, so every sign that something is wrong must be said."""
+    done = command(
+        "run", "--model", models_dir / "mobilenet_v2_1.0_224.onnx", "--dataset-path", imagenet_dir, "--scenario",
+        "Offline", "--accuracy", "--count", 20, "--quiet",
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    reasons = [line for line in done.stdout.splitlines() if line.startswith("not for submission: ")]
+    assert any("mobilenet_v2_1.0_224.onnx (md5 " in reason for reason in reasons)
+    assert any("is below the benchmark's target 75.6954 % (99 % of 76.46 %)" in reason for reason in reasons)
+    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert "'input'" in warning and warning.endswith("add --profile mobilenet")
+    record = run_record(tmp_path / "reports/runs/resnet50/Offline/accuracy")
+    assert [f"not for submission: {reason}" for reason in record["not_submittable"]] == reasons
+    assert [f"warning: {warning}" for warning in record["warnings"]] == [warning]
+
+
 def test_openvino_answers_like_the_others(command: Command, dataset: Path, model: Path) -> None:
     pytest.importorskip("openvino")
     done = command(
@@ -198,6 +230,51 @@ def test_openvino_answers_like_the_others(command: Command, dataset: Path, model
     )  # fmt: skip
     assert done.status == 0, done.stderr
     assert "accuracy=75.000%, good=15, total=20" in done.stdout
+
+
+def test_a_store_damaged_in_place_is_not_scored(command: Command, dataset: Path, tmp_path: Path) -> None:
+    """Its size and all records are right; only the pixels of one image are not what they were."""
+    store = tmp_path / "store"
+    assert command("preprocess", "--dataset-path", dataset, "--preprocessed-dir", store).status == 0
+    with (store / "images.u8").open("r+b") as images:
+        images.seek(3 * 224 * 224 * 3)
+        images.write(bytes(1000))
+    done = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--preprocessed-dir", store, "--scenario", "Offline",
+        "--accuracy",
+    )  # fmt: skip
+    assert done.status == 2
+    expected = f"error: {store}: picture 3 (ILSVRC2012_val_00000004.JPEG) in images.u8 is damaged"
+    assert done.stderr.splitlines()[-1].startswith(expected)
+    assert done.stderr.splitlines()[-1].endswith("delete the folder and build the store again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+def test_a_map_that_names_a_part_and_a_class_that_is_none(command: Command, dataset: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(dataset, part)
+    lines = (dataset / "val_map.txt").read_text().splitlines(keepends=True)
+    (part / "val_map.txt").write_text("".join(lines[:5]))
+    run = ("run", "--backend", "null", "--dataset-path", part, "--scenario", "Offline", "--accuracy")
+    done = command(*run, "--quiet")
+    assert done.status == 0, done.stderr
+    warning = f"warning: {part}/val_map.txt names 5 images, and the folder holds {IMAGE_COUNT - 5} more"
+    assert any(line.startswith(warning) for line in done.stdout.splitlines())
+    assert "warning" not in command(*run, "--count", 5).stdout
+    (part / "val_map.txt").write_text("".join(lines[:4]) + lines[4].split()[0] + " 1000\n")
+    done = command(*run)
+    assert done.status == 2
+    assert f"{part}/val_map.txt:5: label 1000 is none of the classes 0..999" in done.stderr.splitlines()[-1]
+
+
+def test_reasons_name_the_official_numbers(command: Command, dataset: Path) -> None:
+    """The performance set has 1024 samples by MLPerf's rules, whatever was asked for."""
+    done = command(
+        "run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Offline", "--time", 0.1, "--count", 10,
+        "--performance-sample-count", 10,
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    assert "not for submission: performance set of 10 images, official at least 1024" in done.stdout.splitlines()
 
 
 def test_preprocess_then_run_from_its_store(command: Command, dataset: Path, tmp_path: Path) -> None:

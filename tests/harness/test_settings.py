@@ -9,7 +9,15 @@ import pytest
 
 from harness.config import RunConfig
 from harness.errors import BadInputError
-from harness.settings import DEFAULT_USER_CONF, deviations, is_set, overrides, read_user_conf
+from harness.settings import (
+    DEFAULT_USER_CONF,
+    deviations,
+    is_set,
+    overrides,
+    read_audit_conf,
+    read_user_conf,
+    sample_count,
+)
 
 CONFIG = RunConfig("resnet50", "resnet50", "Offline", "performance", "null", None, Path("images"))
 
@@ -39,6 +47,42 @@ def test_a_line_that_loadgen_would_misread_is_refused_with_its_number(line: str,
         read_user_conf(path, "resnet50")
     assert str(caught.value).startswith(f"{path}:3: ")
     assert MISREAD_BY_LOADGEN[line] in str(caught.value)
+
+
+MISREAD_IN_AN_AUDIT_FILE = {
+    "*.*.performance_issue_same=1": "`model.scenario.key = value`",
+    "*.*.accuracy_log_sampling_taget = 64": "unknown key 'accuracy_log_sampling_taget'",
+    "*.*.accuracy_log_probability = 10": "unknown key 'accuracy_log_probability'",
+    "resnet50.*.mode = 2": "model 'resnet50'",
+    "*.*.mode = 4": "no mode of LoadGen",
+    "*.*.accuracy_log_rng_seed = x": "not a whole number",
+}
+"""LoadGen looks up the model `*` in an audit file, and reads the probability from its built-in settings only."""
+
+
+@pytest.mark.parametrize("line", MISREAD_IN_AN_AUDIT_FILE)
+def test_an_audit_file_is_checked_line_by_line_too(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "audit.config"
+    path.write_text(f"# fine\n*.*.min_duration = 0\n{line}\n")
+    with pytest.raises(BadInputError) as caught:
+        read_audit_conf(path)
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert MISREAD_IN_AN_AUDIT_FILE[line] in str(caught.value)
+
+
+def test_the_lines_of_the_official_audit_files_are_good(tmp_path: Path) -> None:
+    """Those of TEST01 and TEST04, the compliance tests of image classification."""
+    lines = (
+        "*.*.mode = 2",
+        "*.*.accuracy_log_rng_seed = 720381539243781796",
+        "*.*.accuracy_log_sampling_target = 128",
+        "*.SingleStream.performance_issue_unique = 0",
+        "*.MultiStream.performance_issue_same = 1",
+        "*.Server.performance_issue_same_index = 3",
+    )
+    path = tmp_path / "audit.config"
+    path.write_text("\n".join(lines))
+    assert [f"*.{s.scenario}.{s.key} = {s.value}" for s in read_audit_conf(path)] == list(lines)
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
@@ -83,6 +127,22 @@ def test_flags_become_loadgen_settings() -> None:
     assert overrides(server) == {"server_target_qps": 3.0, "server_target_latency_ns": 15_000_000}
     stream = replace(CONFIG, scenario="MultiStream", max_latency_s=0.05, samples_per_query=4)
     assert overrides(stream) == {"multi_stream_expected_latency_ns": 50_000_000, "multi_stream_samples_per_query": 4}
+
+
+def test_the_number_of_samples_to_expect() -> None:
+    """By hand from LoadGen's rules: Offline is one query of 1.1 x duration x rate samples, or more."""
+    official = {
+        "min_duration_ms": 600_000,
+        "min_query_count": 24_576,
+        "max_query_count": 0,
+        "offline_expected_qps": 25.0,
+        "multi_stream_samples_per_query": 8,
+    }
+    assert sample_count("Offline", official) == (24_576, True)
+    assert sample_count("Offline", {**official, "offline_expected_qps": 50.0}) == (33_000, True)
+    assert sample_count("Offline", {**official, "min_duration_ms": 1000}) == (24_576, True)
+    assert sample_count("MultiStream", {**official, "min_query_count": 662}) == (5296, False)
+    assert sample_count("Server", {**official, "min_query_count": 7, "max_query_count": 7}) == (7, True)
 
 
 def test_deviations_are_what_a_submission_could_not_have() -> None:

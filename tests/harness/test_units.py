@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ import pytest
 from harness import estimates, placement, responses
 from harness.batching import AnswerByWorkers, AnswerInside
 from harness.errors import BadInputError
-from harness.profiles import TensorInfo, choose_output
+from harness.profiles import (
+    PROFILES,
+    RESNET50,
+    TensorInfo,
+    choose_output,
+    doubt_about_input,
+    not_the_official_model,
+)
 from harness.qsl import SampleLibrary
 from harness.run_folder import RunFolder
 
@@ -211,6 +219,35 @@ class TestOutputs:
     def test_an_offset_is_never_guessed(self) -> None:
         with pytest.raises(BadInputError, match="label offset is unknown"):
             choose_output([self.CLASSES], "m.onnx")
+
+
+class TestProfiles:
+    """Facts from MLPerf's rules and Zenodo's records are repeated here by hand."""
+
+    PUBLISHED = ("f6a4da60cd5f084d97efc2c1ddb10beb", "a638cf028b5870da29e09ccc2f7182e7")
+
+    def test_the_benchmark_asks_for_99_percent_of_the_reference(self) -> None:
+        assert RESNET50.least_accuracy_percent == pytest.approx(75.6954, abs=1e-9)
+        assert RESNET50.md5 == self.PUBLISHED
+        readme = (Path(__file__).parents[2] / "README.md").read_text()
+        assert all(md5 in readme for md5 in self.PUBLISHED)
+
+    def test_a_model_is_official_to_the_byte_or_not_at_all(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.onnx"
+        path.write_bytes(b"abc")
+        md5_of_abc = "900150983cd24fb0d6963f7d28e17f72"  # RFC 1321, appendix A.5
+        resnet50 = PROFILES["resnet50"]
+        official = replace(resnet50, official=replace(RESNET50, md5=(md5_of_abc,)))
+        assert not_the_official_model(official, path) is None
+        reason = not_the_official_model(resnet50, path)
+        assert reason == f"m.onnx (md5 {md5_of_abc}) is none of the published resnet50_v1.onnx files"
+        assert not_the_official_model(PROFILES["mobilenet"], path) is None
+
+    def test_an_input_of_another_profile_raises_a_doubt(self) -> None:
+        assert doubt_about_input(PROFILES["resnet50"], "input_tensor:0") is None
+        assert doubt_about_input(PROFILES["mobilenet"], "input") is None
+        assert "add --profile mobilenet" in str(doubt_about_input(PROFILES["resnet50"], "input"))
+        assert "use --profile resnet50" in str(doubt_about_input(PROFILES["mobilenet"], "input_tensor:0"))
 
 
 class TestEstimates:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing import LabelError, read_val_map
+from preprocessing import LabelError, count_unnamed_images, read_val_map
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def test_bad_maps_are_refused_in_one_line(folder: Path, text: str, count: int | 
 def test_missing_and_unreadable_maps(folder: Path) -> None:
     with pytest.raises(LabelError, match=r"val_map\.txt: no label map; the data set's folder must hold"):
         read_val_map(folder)
-    with pytest.raises(LabelError, match="no label map"):
-        read_val_map(folder / "no such folder")
-    with pytest.raises(LabelError, match="no label map"):
+    with pytest.raises(LabelError, match="/none: no such folder; name the folder that holds the images and val_map"):
+        read_val_map(folder / "none")
+    with pytest.raises(LabelError, match=r"a\.JPEG: a file, not a folder; name the folder"):
         read_val_map(folder / "a.JPEG")
     (folder / "val_map.txt").write_bytes(b"\xff\xfe\0")
     with pytest.raises(LabelError, match="not a text file"):
@@ -80,6 +80,21 @@ def test_missing_and_unreadable_maps(folder: Path) -> None:
     (folder / "val_map.txt").mkdir()
     with pytest.raises(LabelError, match=r"cannot be read \(Is a directory\)"):
         read_val_map(folder)
+
+
+def test_a_class_out_of_range_is_refused_with_its_line(folder: Path) -> None:
+    (folder / "val_map.txt").write_text("a.JPEG 999\nb.JPEG 1000\n")
+    assert read_val_map(folder).labels == (999, 1000)
+    assert read_val_map(folder, 1, class_count=1000).labels == (999,)
+    with pytest.raises(LabelError, match=r"val_map\.txt:2: label 1000 is none of the classes 0\.\.999; correct"):
+        read_val_map(folder, class_count=1000)
+
+
+def test_images_that_no_line_names_are_counted(folder: Path) -> None:
+    (folder / "val_map.txt").write_text("a.JPEG 1\nmore/c.JPEG 2\n")
+    (folder / "d.jpg").touch()
+    (folder / "notes.txt").touch()
+    assert count_unnamed_images(read_val_map(folder)) == 2
 
 
 def test_the_real_map(imagenet_dir: Path) -> None:
