@@ -91,7 +91,7 @@ def plan_model(
 
 
 def usable_threads(threads: int | None, machine: Machine) -> int:
-    """How many threads a session would use: all CPUs of the calling thread for None. Raises: MachineError for too many."""
+    """How many threads a session would use; None: all CPUs of the calling thread. Raises: MachineError for too many."""
     if threads is None:
         return machine.cores
     if not 1 <= threads <= machine.cores:
