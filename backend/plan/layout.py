@@ -14,6 +14,7 @@ from ..graph.ir import BATCH, Pads, Value
 
 _CROWDED: Final = 512
 _SPREAD: Final = 16
+"""Pixels of a multiple of so many channels, 2 KiB, get so many more elements between them."""
 
 NO_HALO: Pads = (0, 0, 0, 0)
 
@@ -33,7 +34,7 @@ class Layout:
     @property
     def pixel(self) -> int:
         """From one pixel to the next: never a multiple of 2 KiB, whose cache lines fall into the same few sets."""
-        crowded = self.rank == 4 and self.channels_stored % _CROWDED == 0
+        crowded = self.h * self.w > 1 and self.channels_stored % _CROWDED == 0
         return self.channels_stored + (_SPREAD if crowded else 0)
 
     @property

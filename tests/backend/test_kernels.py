@@ -260,3 +260,17 @@ def test_one_long_sum_stays_in_its_bound() -> None:
     graph = net.graph(net.dense(net.input(6151), 18))
     inputs = random_inputs(graph, 1)
     assert_near_oracle(graph, inputs, run_plan(plan_graph(graph, 1), inputs), 6151)
+
+
+@pytest.mark.parametrize("channels", [512, 1024])
+def test_wide_pictures_whose_pixels_are_spread(channels: int) -> None:
+    """Through every kind of reader: 1x1, 3x3, residual, pooling, reshape, and as an output, for several images."""
+    net = Net()
+    wide = net.conv(net.input(6, 3, 5), channels, low=0.0)
+    inner = net.conv(net.conv(wide, 8, (3, 3), pads=(1, 1, 1, 1)), channels, residual=wide)
+    pooled = net.pool("max", inner, (2, 2))
+    flat = net.reshape(net.mean(pooled, (2, 3)), -1, channels)
+    graph = net.graph(inner, pooled, net.dense(flat, 5), net.reshape(pooled, -1, channels * 2 * 4))
+    inputs = random_inputs(graph, 3)
+    for got, want in zip(run_plan(plan_graph(graph, 3), inputs), oracle(graph, inputs), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * np.abs(want).max())

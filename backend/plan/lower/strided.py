@@ -64,7 +64,7 @@ def lower_reshape(planning: Planning, op: Reshape) -> None:
     """Nothing if both layouts lie alike; else to row-major order and from there to the new layout."""
     x, y = planning.layout(op.x), planning.layout(op.output)
     one_pixel = x.h == x.w == y.h == y.w == 1
-    if one_pixel and (x.images, x.channels_stored, x.halo) == (y.images, y.channels_stored, y.halo):
+    if one_pixel and (x.images, x.image, x.halo) == (y.images, y.image, y.halo):
         planning.alias[op.output] = op.x
         return
     x_shape, y_shape = planning.value(op.x).shape, planning.value(op.output).shape
