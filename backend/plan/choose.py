@@ -99,10 +99,8 @@ def _choose_winograd(planning: Planning, op: Conv | Dense, chunk: int) -> Winogr
     weight = planning.value(op.weight)
     out_c, in_c = weight.shape[:2]
     images = y.images * chunk
-    patches = images * winograd.patches_of(y.h, y.w)
+    form = winograd.best_form(machine, in_c, out_c, images * winograd.patches_of(y.h, y.w))
     direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c * 4)
-    if not winograd.pays(machine, in_c, out_c, patches, direct):
+    if form is None or not winograd.pays(form, direct):
         return None
-    mc = winograd.choose_patches(machine, in_c, patches)
-    tile = winograd.choose_tile(machine.isa, mc, -(-out_c // machine.isa.lanes), in_c)
-    return None if tile is None else WinogradChoice(tile, mc)
+    return WinogradChoice(form.tile, form.mc)

@@ -15,8 +15,12 @@ import numpy as np
 from ..graph.ir import Conv, Dense, Graph, Op, reads
 from ..machine import Machine
 from . import winograd
-from .blocking import L3_BYTES_PER_CYCLE, MEMORY_BYTES_PER_CYCLE, direct_cycles
+from .blocking import direct_cycles
 from .layout import Layout
+
+_L3_BYTES_PER_CYCLE: Final = 4
+_MEMORY_BYTES_PER_CYCLE: Final = 2
+"""What a core gets of activations, which are not prefetched, while all cores work; roughly a server's."""
 
 _CHUNKS: Final = (1, 4, 8)
 """Images at a time that are tried, beside the whole batch."""
@@ -44,7 +48,7 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
     best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ((0, chunk),)) for chunk in chunks]
     for index, op in enumerate(graph.ops):
         work = _Work.of(graph, layouts, op)
-        crossing = work.activation_bytes / MEMORY_BYTES_PER_CYCLE
+        crossing = work.activation_bytes / _MEMORY_BYTES_PER_CYCLE
         extended = []
         for number, chunk in enumerate(chunks):
             options = [best[number]]
@@ -90,9 +94,10 @@ def _cycles(machine: Machine, work: _Work, images: int) -> float:
     computing = direct_cycles(machine, images * work.macs, work.weight_bytes)
     if work.winograd is not None:
         in_c, out_c, patches = work.winograd
-        computing = min(computing, winograd.cycles(machine, in_c, out_c, images * patches))
+        form = winograd.best_form(machine, in_c, out_c, images * patches)
+        computing = min(computing, form.cycles) if form else computing
     held = work.activation_bytes * images
     if held <= machine.l2_bytes / 2:
         return computing / images
-    rate = L3_BYTES_PER_CYCLE if held <= machine.l3_bytes / 2 else MEMORY_BYTES_PER_CYCLE
+    rate = _L3_BYTES_PER_CYCLE if held <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
     return (computing + held / rate) / images

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -10,8 +12,8 @@ import numpy.typing as npt
 from ..graph.ir import Conv, Shape
 from ..kernels.step import PATCH_OUT, PATCH_POINTS
 from ..machine import Machine
-from ..simd.isa import Isa, Tile
-from .blocking import FMA_PER_CYCLE, L3_BYTES_PER_CYCLE, MEMORY_BYTES_PER_CYCLE, tile_cycles
+from ..simd.isa import Tile
+from .blocking import STREAMED_BYTES_PER_CYCLE, tile_cycles
 from .pack import F32Array
 
 _G: Final = np.array(
@@ -26,8 +28,8 @@ _G: Final = np.array(
 )
 """Lavin and Gray 2016, section 4.3; kernels/winograd.py has the matching B and A."""
 
-_PANEL_CHANNELS: Final = 64
-"""Width of the widest panel."""
+_FEWEST_UNITS: Final = 2
+"""Units of a layer, if it has patches enough: less would leave the second core without work."""
 
 _TRANSFORM_CYCLES: Final = 300
 """One input or output transform of one patch and one vector of channels; half of it is waiting for L2."""
@@ -58,38 +60,47 @@ def patches_of(h: int, w: int) -> int:
     return -(-h // PATCH_OUT) * -(-w // PATCH_OUT)
 
 
-def pays(machine: Machine, in_c: int, out_c: int, patches: int, direct: float) -> bool:
+@dataclass(frozen=True)
+class Form:
+    """How a layer would run: register tile, MC patches per unit, and what that is estimated to take on one core."""
+
+    tile: Tile
+    mc: int
+    cycles: float
+
+
+def pays(form: Form, direct: float) -> bool:
     """Whether it is estimated to take fewer cycles than the direct convolution."""
-    return cycles(machine, in_c, out_c, patches) < direct
+    return form.cycles < direct
 
 
-def cycles(machine: Machine, in_c: int, out_c: int, patches: int) -> float:
-    """Estimated cycles on one core: per unit, multiply-adds or the arrival of all weights, whichever takes longer.
+@cache
+def best_form(machine: Machine, in_c: int, out_c: int, patches: int) -> Form | None:
+    """The cheapest tile and MC by estimated cycles, units equally full; None if no tile's NR divides the vectors."""
+    vectors = -(-out_c // machine.isa.lanes)
+    forms = []
+    for units in range(min(_FEWEST_UNITS, patches), patches + 1):
+        mc = -(-patches // units)
+        forms += [
+            Form(tile, mc, _cycles(machine, tile, mc, in_c, vectors, patches))
+            for tile in machine.isa.tiles
+            if vectors % tile.nr == 0
+        ]
+    return min(forms, key=lambda form: form.cycles, default=None)
 
-    Weights are 4 times those of the direct convolution, and each unit reads all of them.
+
+def _cycles(machine: Machine, tile: Tile, mc: int, in_c: int, vectors: int, patches: int) -> float:
+    """36 GEMMs per unit, transforms, and the waiting for what is not in L2.
+
+    U and one panel's M are written and read by the unit, weights W are read by every unit. If all of it fits L2, W
+    comes once; if U and M do, for every unit; else U is written and read back for every panel, too.
     """
-    units = -(-patches // choose_patches(machine, in_c, patches))
-    multiply = patches * PATCH_POINTS * in_c * out_c / machine.isa.lanes / FMA_PER_CYCLE
-    weight_bytes = PATCH_POINTS * in_c * out_c * 4
-    first = max(multiply / units, weight_bytes / MEMORY_BYTES_PER_CYCLE)
-    others = max(multiply / units, weight_bytes / L3_BYTES_PER_CYCLE)
-    transforms = patches * (in_c + out_c) / machine.isa.lanes * _TRANSFORM_CYCLES
-    return first + (units - 1) * others + transforms
-
-
-def choose_patches(machine: Machine, in_c: int, patches: int) -> int:
-    """Patches per unit: as many as keep U and a panel's M in L2, and all units equally full."""
-    bytes_per_patch = PATCH_POINTS * (in_c + _PANEL_CHANNELS) * 4
-    limit = max(1, machine.l2_bytes // bytes_per_patch)
-    units = -(-patches // limit)
-    return -(-patches // units)
-
-
-def choose_tile(isa: Isa, patches: int, vectors: int, depth: int) -> Tile | None:
-    """The cheapest tile by `tile_cycles` whose NR divides the vectors of output channels; None if none does."""
-    divides = [tile for tile in isa.tiles if vectors % tile.nr == 0]
-    return min(
-        divides,
-        key=lambda tile: -(-patches // tile.mr) * (vectors // tile.nr) * tile_cycles(tile, depth),
-        default=None,
-    )
+    lanes, units, panels = machine.isa.lanes, -(-patches // mc), vectors // tile.nr
+    u_bytes, m_bytes = PATCH_POINTS * mc * in_c * 4, PATCH_POINTS * mc * tile.nr * lanes * 4
+    w_bytes = PATCH_POINTS * in_c * vectors * lanes * 4
+    streamed = w_bytes if u_bytes + m_bytes + w_bytes <= machine.l2_bytes else units * w_bytes
+    if u_bytes + m_bytes > machine.l2_bytes:
+        streamed += units * (1 + panels) * u_bytes
+    gemm = PATCH_POINTS * units * -(-mc // tile.mr) * panels * tile_cycles(tile, in_c)
+    transforms = patches * (-(-in_c // lanes) + vectors) * _TRANSFORM_CYCLES
+    return gemm + transforms + streamed / STREAMED_BYTES_PER_CYCLE
