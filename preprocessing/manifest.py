@@ -69,8 +69,9 @@ def read_manifest(folder: Path) -> Manifest | None:
                 "delete the folder and build the store again, or choose another folder"
             )
         fields["records"] = tuple(record and Record(**record) for record in fields["records"])
+        fields.setdefault("made_with", ())
         for name in ("picture_shape", "files", "labels", "made_with"):
-            fields[name] = tuple(fields.get(name, ()))
+            fields[name] = tuple(fields[name])
         manifest = Manifest(**fields)
         if not len(manifest.files) == len(manifest.labels) == len(manifest.records):
             raise ValueError("lists of different lengths")

@@ -15,6 +15,7 @@ Operands (offsets in elements):
   bias     NR * lanes elements at w[bias]; read only if `first`.
   prefetch w[prefetch + i * prefetch_step] is fetched into L2 during iteration i over depth (two lines each); the
            planner points it at the weights that are needed next.
+The rows of y, and of residual if it will be added, are prefetched into L1 before the first multiply-add.
 x, y and residual lie in one array, the arena. Rows may repeat (the last tile of a picture does): equal values are
 written to the same place.
 """

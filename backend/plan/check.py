@@ -64,6 +64,8 @@ def _check_segments(planning: Planning, segments: tuple[Segment, ...], max_batch
 
 def _check_gemm(isa: Isa, key: str, choice: GemmChoice, problem: GemmProblem) -> None:
     _check_range(key, "group_images", choice.group_images, problem.images)
+    divides = problem.images % choice.group_images == 0
+    _require(divides, key, "group_images", choice.group_images, f"a divisor of the {problem.images} images at a time")
     covered = sum(run.tile.nr * run.panels for run in choice.runs if run.panels > 0)
     for number, run in enumerate(choice.runs):
         _check_run(isa, key, f"runs[{number}].", run, problem)

@@ -42,8 +42,9 @@ def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | N
     segments = segments or choose_segments(graph, planning.layouts, planning.machine, max_batch)
     nodes: dict[str, ConvChoice] = {}
     for op, chunk in ops_to_choose(planning, segments):
-        gemm = choose_gemm(planning, gemm_problem(planning, op, chunk))
-        nodes[node_key(op, planning.keys)] = _choose_winograd(planning, op, chunk) or gemm
+        nodes[node_key(op, planning.keys)] = _choose_winograd(planning, op, chunk) or choose_gemm(
+            planning, gemm_problem(planning, op, chunk)
+        )
     return Choices(segments, nodes)
 
 
@@ -87,8 +88,8 @@ def can_winograd(planning: Planning, op: Op) -> bool:
     """Whether conv_winograd can compute the op."""
     if not isinstance(op, Conv):
         return False
-    whole_vectors = planning.layout(op.x).channels_stored % planning.machine.isa.lanes == 0
-    return whole_vectors and winograd.fits(op, planning.value(op.weight).shape)
+    x, y = planning.layout(op.x), planning.layout(op.output)
+    return winograd.fits(op, planning.value(op.weight).shape, x, y, planning.machine.isa.lanes)
 
 
 def _choose_winograd(planning: Planning, op: Conv | Dense, chunk: int) -> WinogradChoice | None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..graph.ir import BATCH, Conv, Graph, Op, Pads, Reshape, Transpose, reads
+from ..graph.ir import BATCH, Conv, Graph, Op, Pad, Pads, Reshape, Transpose, reads
 from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
@@ -109,23 +109,30 @@ def _lay_out(planning: Planning) -> None:
     for name, value in graph.values.items():
         if name in graph.constants:
             continue
+        scalar_writer = name in graph.inputs or isinstance(writer.get(name), (Reshape, Transpose))
+        scalar_readers = all(_reads_scalars(planning, op, name) for op in readers.get(name, []))
+        pad_channels = not (scalar_writer and scalar_readers)
         halo: Pads = NO_HALO
         reach = channels_reached(planning, writer[name]) if name in writer else 0
         for op in readers.get(name, []):
             if isinstance(op, Conv) and op.epilogue.residual == name:
                 reach = max(reach, channels_reached(planning, op))
             if isinstance(op, Conv) and op.x == name:
-                below, right = winograd.overhang(op, planning.value(op.weight).shape, planning.value(op.output).shape)
+                # Winograd needs whole vectors, and zeros below: Pad may write something else around its picture.
+                whole_vectors = pad_channels or value.shape[1] % lanes == 0
+                winograd_reads = whole_vectors and not isinstance(writer.get(name), Pad)
+                below, right = _overhang(planning, op) if winograd_reads else (0, 0)
                 halo = (
                     max(halo[0], op.pads[0]),
                     max(halo[1], op.pads[1]),
                     max(halo[2], op.pads[2] + below),
                     max(halo[3], op.pads[3] + right),
                 )
-        scalar_writer = name in graph.inputs or isinstance(writer.get(name), (Reshape, Transpose))
-        scalar_readers = all(_reads_scalars(planning, op, name) for op in readers.get(name, []))
-        pad_channels = not (scalar_writer and scalar_readers)
         planning.layouts[name] = layout_of(value, halo, lanes, pad_channels, reach)
+
+
+def _overhang(planning: Planning, op: Conv) -> tuple[int, int]:
+    return winograd.overhang(op, planning.value(op.weight).shape, planning.value(op.output).shape)
 
 
 def _reads_scalars(planning: Planning, op: Op, name: str) -> bool:
@@ -204,8 +211,9 @@ def _place_values(
         copies[name] = segments[home].chunk
         reader = drafts[last].segment
         if reader != home:  # it holds the whole batch, from the first chunk that writes it to the last that reads it
-            chunk = segments[home].chunk
-            copies[name], first, last = -(-max_batch // chunk) * chunk, bounds[home][0], bounds[reader][1]
+            chunks = [segment.chunk for segment in segments[home : reader + 1]]
+            copies[name] = max(-(-max_batch // chunk) * chunk for chunk in chunks)
+            first, last = bounds[home][0], bounds[reader][1]
         layout = planning.layout(name)
         lifetimes.append(Lifetime(name, copies[name] * layout.images * layout.image, first, last))
     offsets, arena_size = assign_offsets(lifetimes, _ALIGN)

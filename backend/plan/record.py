@@ -7,7 +7,7 @@ Schema "loadgen-numba plan 1":
                     nothing is chosen by their values: a network that was trained further keeps its plan.
     isa, precision, max_batch       what the plan is valid for
     machine         {cpu, l1d_bytes, l2_bytes, l3_bytes}: what it was made from; it runs wherever the ISA does
-    segments        one or two of {last_node, chunk}: ops up to and including that node run for `chunk` images at a time
+    segments        {last_node, chunk} in order: ops up to and including that node run for `chunk` images at a time
     nodes           by name, each convolution (not depthwise) and dense layer:
                       {kernel: "conv_gemm", group_images, runs: [{tile: "MRxNR", panels, mc, nc_panels, kc_taps,
                       kc_depth, panels_outside}]} or {kernel: "conv_winograd", tile, mc}; see `choices.py`,
@@ -84,9 +84,12 @@ class PlanRecord:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the file, or replaces it as a whole. Raises: OSError."""
         whole = Path(path)
-        part = whole.with_name(whole.name + ".part")
-        part.write_text(self.as_json(), encoding="utf-8")
-        part.replace(whole)
+        part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
+        try:
+            part.write_text(self.as_json(), encoding="utf-8")
+            part.replace(whole)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def make_record(graph: Graph, machine: Machine, precision: str, max_batch: int, choices: Choices) -> PlanRecord:

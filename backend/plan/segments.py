@@ -40,14 +40,11 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
 
     A cut costs the next op's activations from memory: what crosses it was written for the whole batch.
     """
-    count = len(graph.ops)
-    if count == 0:
-        return (Segment(0, count, max_batch),)
     chunks = [*(chunk for chunk in _CHUNKS if chunk < max_batch), max_batch]
     # For each chunk of the latest op: (cycles per image so far, where its segment and those before it begin).
     best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ((0, chunk),)) for chunk in chunks]
     for index, op in enumerate(graph.ops):
-        work = _Work.of(graph, layouts, op)
+        work = _Work.of(graph, layouts, op, machine.isa.lanes)
         crossing = work.activation_bytes / _MEMORY_BYTES_PER_CYCLE
         extended = []
         for number, chunk in enumerate(chunks):
@@ -58,7 +55,7 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
             extended.append((cost + _cycles(machine, work, chunk), cuts))
         best = extended
     _, cuts = min(best)
-    ends = [first for first, _ in cuts[1:]] + [count]
+    ends = [first for first, _ in cuts[1:]] + [len(graph.ops)]
     return tuple(Segment(first, last, chunk) for (first, chunk), last in zip(cuts, ends, strict=True))
 
 
@@ -75,7 +72,7 @@ class _Work:
     winograd: tuple[int, int, int] | None
 
     @classmethod
-    def of(cls, graph: Graph, layouts: dict[str, Layout], op: Op) -> _Work:
+    def of(cls, graph: Graph, layouts: dict[str, Layout], op: Op, lanes: int) -> _Work:
         weight_bytes = sum(graph.constants[name].nbytes for name in reads(op) if name in graph.constants)
         names = [*(name for name in reads(op) if name not in graph.constants), op.output]
         activation_bytes = sum(4 * layouts[name].images * layouts[name].image for name in names)
@@ -84,8 +81,8 @@ class _Work:
         if isinstance(op, (Conv, Dense)):
             shape = graph.constants[op.weight].shape
             macs = int(np.prod(shape)) * output.images * output.h * output.w
-            if isinstance(op, Conv) and winograd.fits(op, shape):
-                form = shape[1], shape[0], winograd.patches_of(output.h, output.w)
+            if isinstance(op, Conv) and winograd.fits(op, shape, layouts[op.x], output, lanes):
+                form = shape[1], shape[0], output.images * winograd.patches_of(output.h, output.w)
         return cls(activation_bytes, weight_bytes, macs, form)
 
 

@@ -152,6 +152,18 @@ def test_many_segments_change_no_bit() -> None:
                 np.testing.assert_array_equal(a, b, err_msg=f"{segments}")
 
 
+@pytest.mark.parametrize("max_batch, chunks", [(9, (1, 8)), (5, (2, 3)), (7, (3, 1))])
+def test_values_hold_every_image_that_a_chunk_may_touch(max_batch: int, chunks: tuple[int, int]) -> None:
+    """Tiles of a short last chunk address images beyond the batch: their memory must be the value's own."""
+    net = Net()
+    pooled = net.pool("max", net.input(16, 7, 7), (7, 7))
+    graph = net.graph(net.conv(pooled, 16))
+    plan = cut_plan(graph, max_batch, Segment(0, 1, chunks[0]), Segment(1, 2, chunks[1]))
+    for step in plan.steps:
+        if plan.kernels[step["kernel"]].name == "conv_gemm":
+            assert step["x"] + step["chunk"] * step["x_image"] <= plan.arena_size
+
+
 def test_equal_arguments_give_equal_plans() -> None:
     first, second = (plan_graph(block_net(), 4) for _ in range(2))
     assert first.steps.tobytes() == second.steps.tobytes()

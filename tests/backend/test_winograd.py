@@ -169,3 +169,13 @@ def test_what_winograd_cannot_do_is_left_to_others(
     net = Net()
     graph = net.graph(net.conv(net.input(2 * ISA.lanes, *picture), 16, kernel, **fields))
     assert "conv_winograd" not in {key.name for key in plan_graph(graph, 1).kernels}
+
+
+def test_padding_by_other_values_than_zero_in_front() -> None:
+    """What a Pad writes around its picture is no zero that overhanging patches may read: 5x5 pixels run direct."""
+    net = Net()
+    padded = net.pad(net.input(ISA.lanes, 5, 5), (0, 0), (0, 0), (1, 1), (1, 1), value=1.0)
+    graph = net.graph(net.conv(padded, 16, (3, 3)))
+    inputs = random_inputs(graph, 2)
+    (got,), (expected,) = run_plan(plan_graph(graph, 2), inputs), oracle(graph, inputs)
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
