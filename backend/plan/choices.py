@@ -29,7 +29,8 @@ class PanelRun:
 class GemmChoice:
     """A convolution (each of its groups) or dense layer by conv_gemm.
 
-    group_images: images whose pixels are tiled together, a divisor of those that run at once. runs: in channel order, covering all output channels.
+    group_images: images whose pixels are tiled together, a divisor of those that run at once. runs: in channel order,
+    covering all output channels.
     """
 
     group_images: int

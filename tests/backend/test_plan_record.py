@@ -183,7 +183,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "too many panels": (gemm(panels=3), r"runs\[0\].panels=3: .* 1 to 2"),
     "no runs": (gemm(runs=[]), r"node 'body', runs=0 vectors"),
     "group of nothing": (gemm(group_images=0), r"node 'body', group_images=0: .* 1 to \d"),
-    "a group that does not divide": (gemm(group_images=3), r"node 'body', group_images=3: allowed is a divisor of the 4"),
+    "a group that does not divide": (gemm(group_images=3), r"group_images=3: allowed is a divisor of the 4"),
     "a number as text": (gemm(mc="16"), r"node 'body', runs\[0\].mc=\"16\": allowed is an integer"),
     "a number as truth": (gemm(mc=True), r"mc=true: allowed is an integer"),
     "an order of numbers": (gemm(panels_outside=1), r"panels_outside=1: allowed is true or false"),
