@@ -29,8 +29,11 @@ from .winograd import conv_winograd
 
 KERNELS: Final[Mapping[KernelName, Any]] = {
     "import_f32": io.import_f32,
+    "import_runs": io.import_runs,
+    "import_planes_3": io.import_planes_3,
     "import_u8": io.import_u8,
     "export": io.export,
+    "export_runs": io.export_runs,
     "conv_gemm": conv_gemm,
     "conv_winograd": conv_winograd,
     "depthwise": rows.depthwise,

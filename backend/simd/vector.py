@@ -101,6 +101,27 @@ def store(_typing: Any, array: Any, offset: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def store_interleaved(_typing: Any, array: Any, offset: Any, a: Any, b: Any, c: Any) -> Any:
+    """array[offset : offset + 3 * lanes] = [a[0], b[0], c[0], a[1], b[1], c[1] ...]"""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = signature.args[2].lanes
+        pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
+
+        def shuffle(first: Any, second: Any, indices: list[int]) -> Any:
+            return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, lanes), indices))
+
+        for part in range(3):
+            places = [divmod(part * lanes + lane, 3) for lane in range(lanes)]
+            two = shuffle(args[2], args[3], [pixel + lanes * (channel % 2) for pixel, channel in places])
+            three = [lanes + pixel if channel == 2 else lane for lane, (pixel, channel) in enumerate(places)]
+            store_vector(builder, shuffle(two, args[4], three), builder.gep(pointer, [I64(part * lanes)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, a, b, c), emit
+
+
+@intrinsic
 def splat(_typing: Any, isa: Any, scalar: Any) -> Any:
     """[scalar] * lanes"""
     vector = VectorType(isa.isa.lanes)
