@@ -34,8 +34,8 @@ Array = npt.NDArray[Any]
 MOST_BATCH: Final = 1024
 """Largest max_batch: beyond a few dozen images nothing gets faster, and memory grows with it."""
 
-_F32: Final = np.dtype(np.float32)
-_U8: Final = np.dtype(np.uint8)
+_F32: Final[np.dtype[Any]] = np.dtype(np.float32)
+_U8: Final[np.dtype[Any]] = np.dtype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ class _Executor:
     """The memory of one session, and the compiled functions bound to it."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
-        from .kernels.table import kernel_addresses
+        from .kernels.table import compiled_binds, kernel_addresses
         from .kernels.team import open_team, pin_team, size_team
         from .plan import executor
 
@@ -292,6 +292,7 @@ class _Executor:
         self._io = np.zeros(len(plan.inputs) + len(plan.outputs), np.int64)
         isa = plan.machine.isa
         self._fixed = (isa, kernel_addresses(isa, plan.kernels), self._arena, plan.weights, plan.tables, self._io)
+        self._binds = compiled_binds([_F32, _U8] + [np.dtype(port.dtype) for port in plan.outputs])
         self._counters = executor.counters_for(len(plan.steps), threads)
         self._run = executor.compiled_run(isa, threads)
         self._steps = plan.steps.view(np.recarray)
@@ -318,7 +319,7 @@ class _Executor:
 
     def _bind(self, inputs: list[Array], outputs: list[Array], raw: bool) -> Any:
         for index, array in enumerate(inputs + outputs):
-            self._io[index] = array.__array_interface__["data"][0]
+            self._binds[array.dtype](self._io, index, array.reshape(-1))
         return self._pixel_steps if raw else self._steps
 
     def _run_steps(self, steps: Any, first: int, last: int, count: int) -> None:

@@ -24,6 +24,12 @@ from .rows import unit_rows
 from .strided import unit_images, x_row_start, y_row_start
 
 
+@jit
+def bind(io: Any, index: int, array: Any) -> None:
+    """io[index] = the address of a 1-D C-contiguous array: a quarter of what asking NumPy for it takes."""
+    io[index] = array.ctypes.data
+
+
 @intrinsic
 def _read(_typing: Any, address: Any, index: Any, like: Any) -> Any:
     """Element `index` of an array of like's type that starts at `address`."""
