@@ -77,6 +77,12 @@ def clip_vector(builder: Any, vector: Any, low: Any, high: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", raised, high), high, raised)
 
 
+def maximum_vector(builder: Any, a: Any, b: Any) -> Any:
+    """IR of max(a, b) that keeps a NaN of either."""
+    larger = builder.select(builder.fcmp_ordered("<", a, b), b, a)
+    return builder.select(builder.fcmp_unordered("uno", b, b), b, larger)
+
+
 @intrinsic
 def load(_typing: Any, isa: Any, array: Any, offset: Any) -> Any:
     """array[offset : offset + lanes]"""
@@ -167,8 +173,7 @@ def maximum(_typing: Any, a: Any, b: Any) -> Any:
     """[max(a[i], b[i]) ...]: a NaN of either stays"""
 
     def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        larger = builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[1], args[0])
-        return builder.select(builder.fcmp_unordered("uno", args[1], args[1]), args[1], larger)
+        return maximum_vector(builder, args[0], args[1])
 
     return a(a, b), emit
 
