@@ -34,6 +34,9 @@ Array = npt.NDArray[Any]
 MOST_BATCH: Final = 1024
 """Largest max_batch: beyond a few dozen images nothing gets faster, and memory grows with it."""
 
+_F32: Final[np.dtype[Any]] = np.dtype(np.float32)
+_U8: Final[np.dtype[Any]] = np.dtype(np.uint8)
+
 
 @dataclass(frozen=True)
 class NodeArg:
@@ -143,6 +146,11 @@ class InferenceSession:
         self._threads = usable_threads(threads, self._plan.machine)
         self._executor = _Executor(self._plan, self._threads)
         self._turn = threading.Lock()
+        # What every call needs, made once: small networks take less time than finding it out anew.
+        self._input_names = [port.name for port in self._plan.inputs]
+        self._input_set = set(self._input_names)
+        self._output_names = [port.name for port in self._plan.outputs]
+        self._output_dtypes = [np.dtype(port.dtype) for port in self._plan.outputs]
 
     @property
     def threads(self) -> int:
@@ -175,7 +183,7 @@ class InferenceSession:
         """
         plan = self._plan
         arrays, raw = self._checked(inputs)
-        names = [port.name for port in plan.outputs]
+        names = self._output_names
         if isinstance(output_names, str):
             raise InputError(
                 f"output_names is the string {output_names!r}: a list is needed, [{output_names!r}], or None"
@@ -189,7 +197,7 @@ class InferenceSession:
         with self._turn:
             for start in range(0, total, plan.max_batch) if plan.batched else (0,):
                 count = min(plan.max_batch, total - start)
-                self._executor.run([a[start:] for a in arrays], [r[start:] for r in results], count, raw)
+                self._executor.run(_from(start, arrays), _from(start, results), count, raw)
         if output_names is None:
             return results
         by_name = dict(zip(names, results, strict=True))
@@ -227,31 +235,30 @@ class InferenceSession:
 
     def _empty_outputs(self, count: int) -> list[Array]:
         plan = self._plan
-        return [np.empty((count, *p.shape[1:]) if plan.batched else p.shape, p.dtype) for p in plan.outputs]
+        shapes = [(count, *port.shape[1:]) if plan.batched else port.shape for port in plan.outputs]
+        return [np.empty(shape, dtype) for shape, dtype in zip(shapes, self._output_dtypes, strict=True)]
 
     def _checked(self, inputs: Mapping[str, Array]) -> tuple[list[Array], bool]:
         plan = self._plan
-        names = [port.name for port in plan.inputs]
-        if not isinstance(inputs, Mapping):
+        names = self._input_names
+        if not isinstance(inputs, (dict, Mapping)):  # of a dict this is known at once
             raise InputError(
                 f"inputs is a {type(inputs).__name__}: a dict of arrays by name is needed, with the names {names}"
             )
-        if inputs.keys() != set(names):
+        if inputs.keys() != self._input_set:
             raise InputError(f"inputs {sorted(inputs)} were given, but the model has {names}")
         arrays, raw, batches = [], False, set()
         for index, port in enumerate(plan.inputs):
             array = np.asarray(inputs[port.name])
             expected = port.shape
-            if index == 0 and plan.pixel_steps is not None and array.dtype == np.uint8:
+            if index == 0 and plan.pixel_steps is not None and array.dtype == _U8:
                 raw = True
                 expected = (port.shape[0], port.shape[2], port.shape[3], port.shape[1])
-            elif array.dtype != np.float32:
+            elif array.dtype != _F32:
                 also = " or uint8" if index == 0 and plan.pixel_steps is not None else ""
                 raise InputError(f"input {port.name!r} has dtype {array.dtype}; float32{also} is needed")
-            fits = array.ndim == len(expected) and all(
-                size == want or want == BATCH for size, want in zip(array.shape, expected, strict=True)
-            )
-            if not fits:
+            batch_fits = array.ndim > 0 and expected[0] in (BATCH, array.shape[0])
+            if not batch_fits or array.shape[1:] != expected[1:]:
                 shape = ", ".join("N" if size == BATCH else str(size) for size in expected)
                 raise InputError(f"input {port.name!r} has shape {array.shape}; [{shape}] is needed")
             batches.add(array.shape[0])
@@ -261,11 +268,15 @@ class InferenceSession:
         return arrays, raw
 
 
+def _from(start: int, arrays: list[Array]) -> list[Array]:
+    return [array[start:] for array in arrays] if start else arrays
+
+
 class _Executor:
     """The memory of one session, and the compiled functions bound to it."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
-        from .kernels.table import kernel_addresses
+        from .kernels.table import compiled_binds, kernel_addresses
         from .kernels.team import open_team, pin_team, size_team
         from .plan import executor
 
@@ -281,6 +292,7 @@ class _Executor:
         self._io = np.zeros(len(plan.inputs) + len(plan.outputs), np.int64)
         isa = plan.machine.isa
         self._fixed = (isa, kernel_addresses(isa, plan.kernels), self._arena, plan.weights, plan.tables, self._io)
+        self._binds = compiled_binds([_F32, _U8] + [np.dtype(port.dtype) for port in plan.outputs])
         self._counters = executor.counters_for(len(plan.steps), threads)
         self._run = executor.compiled_run(isa, threads)
         self._steps = plan.steps.view(np.recarray)
@@ -307,7 +319,7 @@ class _Executor:
 
     def _bind(self, inputs: list[Array], outputs: list[Array], raw: bool) -> Any:
         for index, array in enumerate(inputs + outputs):
-            self._io[index] = array.__array_interface__["data"][0]
+            self._binds[array.dtype](self._io, index, array.reshape(-1))
         return self._pixel_steps if raw else self._steps
 
     def _run_steps(self, steps: Any, first: int, last: int, count: int) -> None:

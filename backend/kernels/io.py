@@ -2,7 +2,10 @@
 
 They are reached through their addresses (int64, one per input, then one per output), so that the executor is
 compiled once whatever a model's inputs and outputs are. Imports go by `step.rows` output rows, counted over all
-images, the export by images.
+images, exports by images.
+
+`import_f32` and `export` take any strides, element by element. The planner names a faster kernel where both arrays
+have runs of neighbours in common, or where three planes become the channels of a picture.
 """
 
 from __future__ import annotations
@@ -10,13 +13,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ..simd.isa import lanes_of
+from ..simd.vector import F32, VectorType, element_pointer, load_vector, store_interleaved
 from .halo import zero_halo
 from .jit import jit
 from .rows import unit_rows
 from .strided import unit_images, x_row_start, y_row_start
+
+
+@jit
+def bind(io: Any, index: int, array: Any) -> None:
+    """io[index] = the address of a 1-D C-contiguous array: a quarter of what asking NumPy for it takes."""
+    io[index] = array.ctypes.data
 
 
 @intrinsic
@@ -42,6 +53,45 @@ def _write(_typing: Any, address: Any, index: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64, value), emit
 
 
+def _float_pointer(builder: Any, address: Any, index: Any) -> Any:
+    return builder.gep(builder.inttoptr(address, F32.as_pointer()), [index])
+
+
+@intrinsic
+def _read_vector(_typing: Any, isa: Any, address: Any, index: Any) -> Any:
+    """Elements [index, index + lanes) of a float32 array that starts at `address`."""
+    vector = VectorType(isa.isa.lanes)
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return load_vector(builder, _float_pointer(builder, args[1], args[2]), vector.lanes)
+
+    return vector(isa, types.int64, types.int64), emit
+
+
+@intrinsic
+def _read_run(_typing: Any, arena: Any, offset: Any, address: Any, index: Any, length: Any) -> Any:
+    """arena[offset : offset + length] = elements from `index` on of a float32 array that starts at `address`."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target = element_pointer(context, builder, signature.args[0], args[0], args[1])
+        cgutils.raw_memcpy(builder, target, _float_pointer(builder, args[2], args[3]), args[4], 4)
+        return context.get_dummy_value()
+
+    return types.void(arena, *([types.int64] * 4)), emit
+
+
+@intrinsic
+def _write_run(_typing: Any, address: Any, index: Any, arena: Any, offset: Any, length: Any) -> Any:
+    """Sets elements from `index` on of a float32 array that starts at `address` to arena[offset : offset + length]."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = element_pointer(context, builder, signature.args[2], args[2], args[3])
+        cgutils.raw_memcpy(builder, _float_pointer(builder, args[0], args[1]), source, args[4], 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, arena, types.int64, types.int64), emit
+
+
 @jit
 def import_f32(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
@@ -59,6 +109,49 @@ def import_f32(
             x, y = x0 + channel * x_channel, y0 + channel * y_channel
             for pixel in range(out_w):
                 arena[y + pixel * y_pixel] = _read(address, x + pixel * x_pixel, np.float32(0))
+    zero_halo(arena, step, begin * out_w, end * out_w)
+
+
+@jit
+def import_runs(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
+) -> None:  # fmt: skip
+    """`import_f32` where a row is runs of `length` elements that lie side by side in both arrays, one per x_pixel."""
+    x_pixel, y_pixel, length = step.x_pixel, step.y_pixel, step.length
+    runs = step.out_w * step.out_c // length
+    begin, end = unit_rows(step, images, unit)
+    address = io[step.io]
+    for row in range(begin, end):
+        image, h = divmod(row, step.out_h)
+        x0 = step.x + image * step.x_image + h * step.x_row
+        y0 = step.y + image * step.y_image + h * step.y_row
+        for run in range(runs):
+            _read_run(arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
+    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+
+
+@jit
+def import_planes_3(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
+) -> None:  # fmt: skip
+    """`import_f32` of three planes (x_pixel 1) into pixels of three channels without padding (y_pixel 3)."""
+    lanes = lanes_of(isa)
+    out_w, x_channel = step.out_w, step.x_channel
+    begin, end = unit_rows(step, images, unit)
+    address = io[step.io]
+    for row in range(begin, end):
+        image, h = divmod(row, step.out_h)
+        x = step.x + image * step.x_image + h * step.x_row
+        y = step.y + image * step.y_image + h * step.y_row
+        whole = out_w - out_w % lanes
+        for pixel in range(0, whole, lanes):
+            first = _read_vector(isa, address, x + pixel)
+            second = _read_vector(isa, address, x + x_channel + pixel)
+            third = _read_vector(isa, address, x + 2 * x_channel + pixel)
+            store_interleaved(arena, y + 3 * pixel, first, second, third)
+        for pixel in range(whole, out_w):
+            for channel in range(3):
+                arena[y + 3 * pixel + channel] = _read(address, x + channel * x_channel + pixel, np.float32(0))
     zero_halo(arena, step, begin * out_w, end * out_w)
 
 
@@ -104,3 +197,19 @@ def export(
                             _write(address, y + pixel * y_pixel, np.int64(value))
                         else:
                             _write(address, y + pixel * y_pixel, value)
+
+
+@jit
+def export_runs(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
+) -> None:  # fmt: skip
+    """`export` of float32 where a row is runs of `length` elements that lie side by side in both arrays."""
+    x_pixel, y_pixel, length = step.x_pixel, step.y_pixel, step.length
+    runs = step.out_w * step.out_c // length
+    begin, end = unit_images(step, images, unit)
+    address = io[step.io]
+    for image in range(begin, end):
+        for row in range(step.out_h):
+            x0, y0 = x_row_start(step, image, 0, row), y_row_start(step, image, 0, row)
+            for run in range(runs):
+                _write_run(address, y0 + run * y_pixel, arena, x0 + run * x_pixel, length)

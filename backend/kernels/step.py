@@ -19,8 +19,11 @@ from ..simd.isa import Tile
 
 KernelName: TypeAlias = Literal[
     "import_f32",
+    "import_runs",
+    "import_planes_3",
     "import_u8",
     "export",
+    "export_runs",
     "conv_gemm",
     "conv_winograd",
     "depthwise",
@@ -66,6 +69,8 @@ def unit_kind(name: KernelName) -> int:
         return PATCH_UNITS
     if name in (
         "import_f32",
+        "import_runs",
+        "import_planes_3",
         "import_u8",
         "depthwise",
         "depthwise_3x3",
@@ -109,7 +114,7 @@ STEP: Final = np.dtype(
         ("has_b", np.int64),
         ("weight", np.int64),
         ("bias", np.int64),
-        # sizes; outer is one more loop for kernels over strides, length the axis that is reduced
+        # sizes; outer is one more loop for kernels over strides, length the axis that is reduced, or a run
         ("outer", np.int64),
         ("length", np.int64),
         ("in_h", np.int64),

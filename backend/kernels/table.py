@@ -12,7 +12,7 @@ the work. worker: which member of the team runs it, for scratch memory of its ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import numba
@@ -24,13 +24,17 @@ from numba.extending import intrinsic
 from ..simd.isa import Isa, IsaType, TileType
 from . import io, rows, strided
 from .conv_gemm import conv_gemm
+from .jit import entry_point
 from .step import STEP, KernelKey, KernelName
 from .winograd import conv_winograd
 
 KERNELS: Final[Mapping[KernelName, Any]] = {
     "import_f32": io.import_f32,
+    "import_runs": io.import_runs,
+    "import_planes_3": io.import_planes_3,
     "import_u8": io.import_u8,
     "export": io.export,
+    "export_runs": io.export_runs,
     "conv_gemm": conv_gemm,
     "conv_winograd": conv_winograd,
     "depthwise": rows.depthwise,
@@ -82,6 +86,14 @@ def _address(isa: Isa, key: KernelKey) -> int:
     dispatcher.compile(signature)
     compiled = dispatcher.overloads[signature]
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+def compiled_binds(dtypes: Iterable[np.dtype[Any]]) -> dict[np.dtype[Any], Callable[..., None]]:
+    """`io.bind` by the dtype of the caller's array, compiled; called as bind(io, index, 1-D array)."""
+    return {
+        dtype: entry_point(io.bind, (_array(types.int64), types.int64, _array(numba.from_dtype(dtype))))
+        for dtype in dtypes
+    }
 
 
 @intrinsic

@@ -77,6 +77,12 @@ def clip_vector(builder: Any, vector: Any, low: Any, high: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", raised, high), high, raised)
 
 
+def maximum_vector(builder: Any, a: Any, b: Any) -> Any:
+    """IR of max(a, b) that keeps a NaN of either."""
+    larger = builder.select(builder.fcmp_ordered("<", a, b), b, a)
+    return builder.select(builder.fcmp_unordered("uno", b, b), b, larger)
+
+
 @intrinsic
 def load(_typing: Any, isa: Any, array: Any, offset: Any) -> Any:
     """array[offset : offset + lanes]"""
@@ -98,6 +104,27 @@ def store(_typing: Any, array: Any, offset: Any, vector: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), emit
+
+
+@intrinsic
+def store_interleaved(_typing: Any, array: Any, offset: Any, a: Any, b: Any, c: Any) -> Any:
+    """array[offset : offset + 3 * lanes] = [a[0], b[0], c[0], a[1], b[1], c[1] ...]"""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = signature.args[2].lanes
+        pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
+
+        def shuffle(first: Any, second: Any, indices: list[int]) -> Any:
+            return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, lanes), indices))
+
+        for part in range(3):
+            places = [divmod(part * lanes + lane, 3) for lane in range(lanes)]
+            two = shuffle(args[2], args[3], [pixel + lanes * (channel % 2) for pixel, channel in places])
+            three = [lanes + pixel if channel == 2 else lane for lane, (pixel, channel) in enumerate(places)]
+            store_vector(builder, shuffle(two, args[4], three), builder.gep(pointer, [I64(part * lanes)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, a, b, c), emit
 
 
 @intrinsic
@@ -146,8 +173,7 @@ def maximum(_typing: Any, a: Any, b: Any) -> Any:
     """[max(a[i], b[i]) ...]: a NaN of either stays"""
 
     def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        larger = builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[1], args[0])
-        return builder.select(builder.fcmp_unordered("uno", args[1], args[1]), args[1], larger)
+        return maximum_vector(builder, args[0], args[1])
 
     return a(a, b), emit
 

@@ -67,6 +67,8 @@ def test_depthwise_with_a_residual() -> None:
 WINDOWS: dict[str, tuple[tuple[int, int], tuple[int, int], dict[str, Any]]] = {
     "2x2": ((6, 8), (2, 2), {"strides": (2, 2)}),
     "3x3-padded": ((7, 9), (3, 3), {"strides": (2, 2), "pads": (1, 1, 1, 1)}),
+    "3x3-dilated": ((9, 11), (3, 3), {"dilations": (2, 3), "strides": (1, 2), "pads": (2, 1, 1, 3)}),
+    "3x3-narrow": ((7, 2), (3, 3), {"pads": (0, 1, 1, 1)}),
     "asymmetric": ((7, 9), (3, 2), {"pads": (0, 1, 2, 0)}),
     "dilated": ((9, 8), (3, 2), {"dilations": (2, 3), "pads": (1, 2, 3, 1)}),
     "dilated-strided": ((9, 8), (2, 3), {"dilations": (3, 2), "strides": (1, 3), "pads": (2, 1, 1, 2)}),
@@ -100,10 +102,11 @@ def test_max_pool_over_padding_alone() -> None:
     np.testing.assert_array_equal(run_plan(plan_graph(graph, 3), inputs)[0], oracle(graph, inputs)[0])
 
 
-def test_max_pool_keeps_every_nan() -> None:
+@pytest.mark.parametrize("kernel", [(3, 2), (3, 3)])
+def test_max_pool_keeps_every_nan(kernel: tuple[int, int]) -> None:
     """Wherever in the window the NaN stands."""
     net = Net()
-    graph = net.graph(net.pool("max", net.input(2, 5, 6), (3, 2), pads=(1, 0, 1, 1)))
+    graph = net.graph(net.pool("max", net.input(2, 5, 6), kernel, pads=(1, 0, 1, 1)))
     for row, column in np.ndindex(5, 6):
         inputs = random_inputs(graph, 1)
         inputs["input0"][0, 1, row, column] = np.nan

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from ...errors import InputError
 from ...kernels.step import KernelKey
 from ...pixels import PixelInput
 from ..layout import Layout
 from ..planning import Draft, Planning
 from .fields import ROW_UNIT_ELEMENTS, halo_fields, loop_fields, row_major_strides
+
+_SHORTEST_RUN: Final = 8
+"""Elements; a copy of fewer costs more to begin than to do element by element."""
+
+
+def _run_length(fields: Mapping[str, int]) -> int:
+    """Elements of a row, from its first on, that lie side by side in x and in y alike: one pixel's or all."""
+    channels, pixels = fields["out_c"], fields["out_w"]
+    if channels > 1 and not fields["x_channel"] == fields["y_channel"] == 1:
+        return 1
+    if pixels > 1 and not fields["x_pixel"] == fields["y_pixel"] == channels:
+        return channels
+    return pixels * channels
 
 
 def _import_rows(y: Layout) -> int:
@@ -19,7 +35,12 @@ def lower_import(planning: Planning, name: str, io: int) -> None:
     y, shape = planning.layout(name), planning.value(name).shape
     fields = loop_fields(shape, False, x=row_major_strides(shape), y=y.strides)
     fields["rows"] = _import_rows(y)
-    planning.step(KernelKey("import_f32"), name, y=(name, y.inside), io=io, **halo_fields(y), **fields)
+    kernel, run = KernelKey("import_f32"), _run_length(fields)
+    if run >= _SHORTEST_RUN:
+        kernel, fields["length"] = KernelKey("import_runs"), run
+    elif len(shape) == 4 and y.c == y.pixel == 3:
+        kernel = KernelKey("import_planes_3")
+    planning.step(kernel, name, y=(name, y.inside), io=io, **halo_fields(y), **fields)
 
 
 def lower_pixels(planning: Planning, name: str, pixels: PixelInput) -> Draft:
@@ -48,6 +69,9 @@ def lower_export(planning: Planning, name: str, io: int) -> None:
     """A value from the arena into the caller's row-major array."""
     x, value = planning.layout(name), planning.value(name)
     fields = loop_fields(value.shape, False, x=x.strides, y=row_major_strides(value.shape))
-    draft = planning.step(KernelKey("export"), name, x=(name, x.inside), y=(name, 0), io=io, **fields)
+    kernel, run, integers = KernelKey("export"), _run_length(fields), value.dtype == "int64"
+    if run >= _SHORTEST_RUN and not integers:
+        kernel, fields["length"] = KernelKey("export_runs"), run
+    draft = planning.step(kernel, name, x=(name, x.inside), y=(name, 0), io=io, **fields)
     del draft.places["y"]
-    draft.record["option"] = value.dtype == "int64"
+    draft.record["option"] = integers
