@@ -119,6 +119,8 @@ def test_inputs_may_lie_anyhow() -> None:
     for view in (
         base[::2],
         np.asfortranarray(base[::2]),
+        np.frombuffer(base[::2].tobytes(), np.float32).reshape(base[::2].shape),  # read-only
+        np.frombuffer(b"." + base[::2].tobytes(), np.float32, offset=1).reshape(base[::2].shape),  # at an odd address
         base[4::-2][::-1],
         base.transpose(0, 2, 3, 1)[::2].transpose(0, 3, 1, 2),
     ):
