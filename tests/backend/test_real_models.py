@@ -55,7 +55,7 @@ def theirs(path: Path, output: str, images: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", LOGITS)
 def test_logits_are_onnxruntimes(name: str, models_dir: Path) -> None:
-    """Near onnxruntime's for plans of 1 and 3 images; equal bits by one plan, by one thread or two, alone or together."""
+    """Near onnxruntime's for plans of 1 and 3 images; equal bits by one plan, one thread or two, alone or not."""
     path, images = models_dir / f"{name}.onnx", realistic(name)
     expected = theirs(path, LOGITS[name], images)
     teams = (1,) if MACHINE.isa != MACHINE.best_isa else (1, min(2, MACHINE.cores))  # compiling a team takes seconds
