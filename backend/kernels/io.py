@@ -103,8 +103,7 @@ def import_f32(
     address = io[step.io]
     for row in range(begin, end):
         image, h = divmod(row, step.out_h)
-        x0 = step.x + image * step.x_image + h * step.x_row
-        y0 = step.y + image * step.y_image + h * step.y_row
+        x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for channel in range(out_c):
             x, y = x0 + channel * x_channel, y0 + channel * y_channel
             for pixel in range(out_w):
@@ -123,8 +122,7 @@ def import_runs(
     address = io[step.io]
     for row in range(begin, end):
         image, h = divmod(row, step.out_h)
-        x0 = step.x + image * step.x_image + h * step.x_row
-        y0 = step.y + image * step.y_image + h * step.y_row
+        x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for run in range(runs):
             _read_run(arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
     zero_halo(arena, step, begin * step.out_w, end * step.out_w)
@@ -141,8 +139,7 @@ def import_planes_3(
     address = io[step.io]
     for row in range(begin, end):
         image, h = divmod(row, step.out_h)
-        x = step.x + image * step.x_image + h * step.x_row
-        y = step.y + image * step.y_image + h * step.y_row
+        x, y = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         whole = out_w - out_w % lanes
         for pixel in range(0, whole, lanes):
             first = _read_vector(isa, address, x + pixel)
@@ -166,8 +163,7 @@ def import_u8(
     address = io[step.io]
     for row in range(begin, end):
         image, h = divmod(row, step.out_h)
-        x0 = step.x + image * step.x_image + h * step.x_row
-        y0 = step.y + image * step.y_image + h * step.y_row
+        x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for pixel in range(out_w):
             for channel in range(out_c):
                 level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))

@@ -12,7 +12,7 @@ from typing import Final
 
 from ..graph.ir import Conv, Dense, Op
 from . import winograd
-from .blocking import choose_blocks, choose_tiles, direct_cycles
+from .blocking import choose_blocks, choose_tiles
 from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_key
 from .lower.conv import is_depthwise, row_is_one_tap
 from .planning import Planning
@@ -94,14 +94,8 @@ def can_winograd(planning: Planning, op: Op) -> bool:
 
 def _choose_winograd(planning: Planning, op: Conv | Dense, chunk: int) -> WinogradChoice | None:
     """Winograd's form, where it fits and is estimated to pay for so many units of batch at once."""
-    if not can_winograd(planning, op):
+    if not isinstance(op, Conv):
         return None
-    machine, y = planning.machine, planning.layout(op.output)
-    weight = planning.value(op.weight)
-    out_c, in_c = weight.shape[:2]
-    images = y.images * chunk
-    form = winograd.best_form(machine, in_c, out_c, images * winograd.patches_of(y.h, y.w))
-    direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c * 4)
-    if form is None or not winograd.pays(form, direct):
-        return None
-    return WinogradChoice(form.tile, form.mc)
+    x, y = planning.layout(op.x), planning.layout(op.output)
+    form = winograd.chosen_form(planning.machine, op, planning.value(op.weight).shape, x, y, chunk)
+    return None if form is None else WinogradChoice(form.tile, form.mc)

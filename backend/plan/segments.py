@@ -1,16 +1,14 @@
 """How many images at a time: cuts a batch's ops into segments that run in chunks of more and more images. Pure.
 
 Early ops have large pictures and small weights: few images at a time keep the pictures in cache. Late ops have the
-reverse: many images at a time share the reading of weights. The cuts are chosen by estimated cycles; they change no
-result.
+reverse: many images at a time share the reading of weights. The cuts are chosen by estimated cycles. A cut changes no
+result by itself; whether Winograd pays may depend on how many images share its weights.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-
-import numpy as np
 
 from ..graph.ir import Conv, Dense, Graph, Op, reads
 from ..machine import Machine
@@ -44,57 +42,38 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
     # For each chunk of the latest op: (cycles per image so far, where its segment and those before it begin).
     best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ((0, chunk),)) for chunk in chunks]
     for index, op in enumerate(graph.ops):
-        work = _Work.of(graph, layouts, op, machine.isa.lanes)
-        crossing = work.activation_bytes / _MEMORY_BYTES_PER_CYCLE
+        names = [*(name for name in reads(op) if name not in graph.constants), op.output]
+        activation_bytes = sum(4 * layouts[name].images * layouts[name].image for name in names)
+        crossing = activation_bytes / _MEMORY_BYTES_PER_CYCLE
         extended = []
         for number, chunk in enumerate(chunks):
             options = [best[number]]
             if index:
                 options += [(cost + crossing, (*cuts, (index, chunk))) for cost, cuts in best[:number]]
             cost, cuts = min(options)
-            extended.append((cost + _cycles(machine, work, chunk), cuts))
+            cycles = _computing(graph, layouts, machine, op, chunk) + _waiting(machine, activation_bytes * chunk)
+            extended.append((cost + cycles / chunk, cuts))
         best = extended
     _, cuts = min(best)
     ends = [first for first, _ in cuts[1:]] + [len(graph.ops)]
     return tuple(Segment(first, last, chunk) for (first, chunk), last in zip(cuts, ends, strict=True))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Of one op, per image: bytes of the activations it reads and writes; of its constants; its multiply-adds.
-
-    winograd: (input channels, output channels, patches) if F(4x4, 3x3) can compute it.
-    """
-
-    activation_bytes: int
-    weight_bytes: int
-    macs: int
-    winograd: tuple[int, int, int] | None
-
-    @classmethod
-    def of(cls, graph: Graph, layouts: dict[str, Layout], op: Op, lanes: int) -> _Work:
-        weight_bytes = sum(graph.constants[name].nbytes for name in reads(op) if name in graph.constants)
-        names = [*(name for name in reads(op) if name not in graph.constants), op.output]
-        activation_bytes = sum(4 * layouts[name].images * layouts[name].image for name in names)
-        output = layouts[op.output]
-        macs, form = 0, None
-        if isinstance(op, (Conv, Dense)):
-            shape = graph.constants[op.weight].shape
-            macs = int(np.prod(shape)) * output.images * output.h * output.w
-            if isinstance(op, Conv) and winograd.fits(op, shape, layouts[op.x], output, lanes):
-                form = shape[1], shape[0], output.images * winograd.patches_of(output.h, output.w)
-        return cls(activation_bytes, weight_bytes, macs, form)
+def _computing(graph: Graph, layouts: dict[str, Layout], machine: Machine, op: Op, chunk: int) -> float:
+    """Estimated cycles of one core for `chunk` units of batch at once, by the algorithm that will be chosen."""
+    if not isinstance(op, (Conv, Dense)):
+        return 0.0
+    weight, y = graph.constants[op.weight], layouts[op.output]
+    if isinstance(op, Conv):
+        form = winograd.chosen_form(machine, op, weight.shape, layouts[op.x], y, chunk)
+        if form is not None:
+            return form.cycles
+    return direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.nbytes)
 
 
-def _cycles(machine: Machine, work: _Work, images: int) -> float:
-    """Estimated cycles per image of one core if `images` run at once: computing, and waiting for activations."""
-    computing = direct_cycles(machine, images * work.macs, work.weight_bytes)
-    if work.winograd is not None:
-        in_c, out_c, patches = work.winograd
-        form = winograd.best_form(machine, in_c, out_c, images * patches)
-        computing = min(computing, form.cycles) if form else computing
-    held = work.activation_bytes * images
-    if held <= machine.l2_bytes / 2:
-        return computing / images
-    rate = _L3_BYTES_PER_CYCLE if held <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
-    return (computing + held / rate) / images
+def _waiting(machine: Machine, held_bytes: int) -> float:
+    """Estimated cycles that one core waits for activations that are read and written together."""
+    if held_bytes <= machine.l2_bytes / 2:
+        return 0.0
+    rate = _L3_BYTES_PER_CYCLE if held_bytes <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
+    return held_bytes / rate

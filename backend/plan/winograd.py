@@ -13,7 +13,7 @@ from ..graph.ir import Conv, Shape
 from ..kernels.step import PATCH_OUT, PATCH_POINTS
 from ..machine import Machine
 from ..simd.isa import Tile
-from .blocking import STREAMED_BYTES_PER_CYCLE, tile_cycles
+from .blocking import STREAMED_BYTES_PER_CYCLE, direct_cycles, tile_cycles
 from .layout import Layout
 from .pack import F32Array
 
@@ -86,6 +86,17 @@ class Form:
 def pays(form: Form, direct: float) -> bool:
     """Whether it is estimated to take fewer cycles than the direct convolution."""
     return form.cycles < direct
+
+
+def chosen_form(machine: Machine, op: Conv, weight: Shape, x: Layout, y: Layout, chunk: int) -> Form | None:
+    """How the layer runs by conv_winograd for `chunk` units of batch at once; None if it cannot or does not pay."""
+    if not fits(op, weight, x, y, machine.isa.lanes):
+        return None
+    out_c, in_c = weight[:2]
+    images = y.images * chunk
+    form = best_form(machine, in_c, out_c, images * patches_of(y.h, y.w))
+    direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c * 4)
+    return form if form is not None and pays(form, direct) else None
 
 
 @cache
