@@ -42,12 +42,6 @@ def y_row_start(step: Any, image: int, outer: int, row: int) -> int:
 
 
 @jit
-def _clear_halo(arena: Any, step: Any, begin: int, end: int) -> None:
-    pixels = step.out_h * step.out_w
-    zero_halo(arena, step, begin * pixels, end * pixels)
-
-
-@jit
 def copy(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
@@ -63,7 +57,6 @@ def copy(
                     for channel in range(out_c):
                         value = arena[x0 + pixel * x_pixel + channel * x_channel]
                         arena[y0 + pixel * y_pixel + channel * y_channel] = value
-    _clear_halo(arena, step, begin, end)
 
 
 @jit
@@ -75,7 +68,6 @@ def fill(
     for image in range(begin, end):
         y = step.y + image * step.y_image
         arena[y : y + step.length] = step.low
-    _clear_halo(arena, step, begin, end)
 
 
 @jit
@@ -109,7 +101,8 @@ def binary(
                         if value > high:
                             value = high
                         arena[y0 + pixel * y_pixel + channel * y_channel] = value
-    _clear_halo(arena, step, begin, end)
+    pixels = step.out_h * step.out_w
+    zero_halo(arena, step, begin * pixels, end * pixels)
 
 
 @jit
@@ -159,7 +152,6 @@ def softmax(
                         scale = np.float32(1.0 / total)
                         for i in range(length):
                             arena[y + i * y_axis] *= scale
-    _clear_halo(arena, step, begin, end)
 
 
 @jit
@@ -191,4 +183,3 @@ def argmax(
                             if larger or (option == 1 and equal):
                                 best = i
                         arena[y] = best
-    _clear_halo(arena, step, begin, end)
