@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..simd.isa import mr_of, width_of
+from ..simd.tags import mr_of, width_of
 from .gemm_tile import UNROLL, gemm_tile
 from .halo import zero_halo
 from .jit import jit

@@ -16,7 +16,7 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of
+from ..simd.tags import lanes_of
 from ..simd.vector import F32, VectorType, element_pointer, load_vector, store_interleaved
 from .halo import zero_halo
 from .jit import jit

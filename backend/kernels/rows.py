@@ -13,7 +13,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of
+from ..simd.tags import lanes_of
 from ..simd.vector import (
     I64,
     add,

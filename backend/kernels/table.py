@@ -21,7 +21,8 @@ import numpy.typing as npt
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import Isa, IsaType, TileType
+from ..simd.isa import Isa
+from ..simd.tags import IsaType, TileType
 from . import io, rows, strided
 from .conv_gemm import conv_gemm
 from .jit import entry_point

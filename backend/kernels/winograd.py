@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of, mr_of, width_of
+from ..simd.tags import lanes_of, mr_of, width_of
 from ..simd.vector import (
     F32,
     I64,

@@ -21,7 +21,8 @@ from backend.kernels.rows import depthwise_3x3
 from backend.kernels.step import STEP
 from backend.kernels.table import executor_arguments
 from backend.plan import executor
-from backend.simd.isa import ISAS, IsaType, Tile, TileType
+from backend.simd.isa import ISAS, Tile
+from backend.simd.tags import IsaType, TileType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
