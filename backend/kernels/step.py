@@ -43,7 +43,7 @@ KernelName: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class KernelKey:
-    """A kernel as a plan names it; conv_gemm and conv_winograd come in tiles."""
+    """A kernel as a plan names it; convolutions, but for the general depthwise one, come in tiles."""
 
     name: KernelName
     tile: Tile | None = None
