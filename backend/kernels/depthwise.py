@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of, mr_of
+from ..simd.tags import lanes_of, mr_of
 from ..simd.vector import (
     I64,
     add,

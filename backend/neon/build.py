@@ -29,6 +29,8 @@ _SOURCES: Final = Path(__file__).resolve().parent
 
 BASE_SOURCES: Final = ("conv.c", "rows.c", "strided.c", "io.c", "team.c", "table.c")
 
+BASELINE: Final = "-march=armv8-a"
+
 FEATURE_SOURCES: Final[Mapping[str, tuple[str, str]]] = {}
 """Feature of the CPU -> (source that needs it, what the compiler has to be told)."""
 
@@ -60,8 +62,7 @@ def step_header() -> str:
     lines += [f"    {_C_TYPES[field]} {name};" for name, (field, *_) in fields.items()]
     lines += ["} ln_step;"]
     lines += [
-        f'_Static_assert(offsetof(ln_step, {name}) == {offset}, "{name}");'
-        for name, (_, offset, *_) in fields.items()
+        f'_Static_assert(offsetof(ln_step, {name}) == {offset}, "{name}");' for name, (_, offset, *_) in fields.items()
     ]
     lines += [f'_Static_assert(sizeof(ln_step) == {dtype.itemsize}, "ln_step");', "#endif", ""]
     return "\n".join(lines)
@@ -92,21 +93,27 @@ def build_library(features: frozenset[str]) -> Path:
 
 
 def compile_sources(
-    compiler: list[str], scratch: Path, features: list[str], target: Path, link: tuple[str, ...]
+    compiler: list[str],
+    scratch: Path,
+    features: list[str],
+    target: Path,
+    link: tuple[str, ...],
+    extra: tuple[Path, ...] = (),
 ) -> None:
-    """Compiles every source into `scratch`, for these features, and links the objects to `target`.
+    """Compiles every source into `scratch`, for these features, and `extra` ones; links the objects to `target`.
 
     Raises: MachineError with the compiler's first complaint.
     """
     (scratch / "step.h").write_text(step_header(), encoding="utf-8")
-    units = [(name, ()) for name in BASE_SOURCES]
-    units += [(FEATURE_SOURCES[feature][0], (FEATURE_SOURCES[feature][1],)) for feature in features]
+    units = [(_SOURCES / name, BASELINE) for name in BASE_SOURCES]
+    units += [(_SOURCES / name, march) for name, march in map(FEATURE_SOURCES.__getitem__, features)]
+    units += [(path, BASELINE) for path in extra]
     objects = []
-    for name, extra in units:
-        objects.append(str(scratch / Path(name).with_suffix(".o").name))
+    for path, march in units:
+        objects.append(str(scratch / path.with_suffix(".o").name))
         defines = [f"-DLN_HAS_{feature.upper()}" for feature in features]
-        command = [*compiler, *FLAGS, *extra, *defines, f"-I{scratch}", f"-I{_SOURCES}"]
-        _run([*command, "-c", str(_SOURCES / name), "-o", objects[-1]])
+        command = [*compiler, *FLAGS, march, *defines, f"-I{scratch}", f"-I{_SOURCES}"]
+        _run([*command, "-c", str(path), "-o", objects[-1]])
     _run([*compiler, "-pthread", *objects, "-o", str(target), *link])
 
 

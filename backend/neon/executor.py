@@ -1,6 +1,6 @@
 """Runs a plan by the C library: the memory of one session and the team of threads bound to it.
 
-May import: errors, affinity, plan's record of a plan, neon.
+May import: errors, affinity, plan.plan, plan.pack, neon.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NeonExecutor:
 
         Raises: MachineError if it cannot be built, lacks a kernel, or the threads cannot be started.
         """
-        library = load_library(build_library(plan.machine.features))
+        library = load_library(build_library(frozenset(plan.machine.isa.extensions)))
         self._library = library
         self._plan = plan
         self._arena = aligned_zeros(plan.arena_elements(threads))
@@ -51,12 +51,7 @@ class NeonExecutor:
         library.ln_team_tids(team, tids)
         self._tids = [0, *tids[: threads - 1]]
 
-    def run(self, inputs: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]], count: int, raw: bool) -> None:
-        """`count` images from the start of each input to the start of each output."""
-        steps = self.bind(inputs, outputs, raw)
-        self.run_steps(steps, 0, len(steps), count)
-
-    def bind(self, inputs: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]], raw: bool) -> Any:
+    def bind(self, inputs: list[npt.NDArray[Any]], outputs: list[npt.NDArray[Any]], raw: bool) -> Any:
         """Notes where the caller's arrays are; returns the steps for them."""
         self._io[:] = [array.ctypes.data for array in (*inputs, *outputs)]
         return self._plan.pixel_steps if raw else self._plan.steps

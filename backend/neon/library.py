@@ -52,7 +52,9 @@ def load_library(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        raise MachineError(f"the NEON library {path} cannot be loaded ({error}): remove it to have it built anew") from error
+        raise MachineError(
+            f"the NEON library {path} cannot be loaded ({error}): remove it to have it built anew"
+        ) from error
     library.ln_abi.argtypes, library.ln_abi.restype = [], ctypes.c_int64
     library.ln_kernel_named.argtypes, library.ln_kernel_named.restype = [ctypes.c_char_p], ctypes.c_void_p
     library.ln_team_open.argtypes, library.ln_team_open.restype = [ctypes.c_int64], ctypes.c_void_p

@@ -19,38 +19,64 @@ static inline ln_row ln_row_at(const ln_memory *memory, const ln_step *step, int
     };
 }
 
-/* start + nine taps, in ascending order of row and column. */
-static inline float32x4_t ln_taps_3x3(const float *x, int64_t dr, int64_t ds, const float32x4_t w[9],
-                                      float32x4_t total) {
-    LN_UNROLLED for (int r = 0; r < 3; r++)
-        LN_UNROLLED for (int s = 0; s < 3; s++) total = vfmaq_f32(total, vld1q_f32(x + r * dr + s * ds), w[3 * r + s]);
-    return total;
-}
-
-LN_KERNEL(depthwise_3x3) {
-    ln_range rows = ln_unit_rows(step, images, unit);
-    const float *weight = memory->weights + step->weight, *bias = memory->weights + step->bias;
-    float32x4_t low = vdupq_n_f32(step->low), high = vdupq_n_f32(step->high);
-    int64_t out_w = step->out_w, out_c = step->out_c, dy = step->y_pixel, db = step->b_pixel;
-    int64_t dr = step->dilation_h * step->x_row, ds = step->dilation_w * step->x_pixel;
-    int64_t dx = step->stride_w * step->x_pixel;
-    for (int64_t row = rows.begin; row < rows.end; row++) {
-        ln_row at = ln_row_at(memory, step, row);
-        for (int64_t ow = 0; ow < out_w; ow += 4) {
-            int64_t pixels = ln_min(4, out_w - ow);
-            for (int64_t c = 0; c < out_c; c += LN_LANES) {
-                float32x4_t w[9], start = vld1q_f32(bias + c);
-                LN_UNROLLED for (int i = 0; i < 9; i++) w[i] = vld1q_f32(weight + c * 9 + i * LN_LANES);
-                for (int64_t p = 0; p < pixels; p++) {
-                    float32x4_t sum = ln_taps_3x3(at.x + (ow + p) * dx + c, dr, ds, w, start);
-                    if (step->has_b) sum = vaddq_f32(sum, vld1q_f32(at.b + (ow + p) * db + c));
-                    vst1q_f32(at.y + (ow + p) * dy + c, ln_clip(sum, low, high));
-                }
+/* The micro-kernel: MR neighbouring output pixels of one vector of channels; windows that overlap share their loads. */
+static inline __attribute__((always_inline)) void ln_tile_3x3(const int mr, const int stride, const ln_step *step,
+                                                              const float *x, const float *w, float32x4_t bias,
+                                                              float *y, const float *b) {
+    float32x4_t sums[8], low = vdupq_n_f32(step->low), high = vdupq_n_f32(step->high);
+    LN_UNROLLED for (int m = 0; m < mr; m++) sums[m] = bias;
+    LN_UNROLLED for (int r = 0; r < 3; r++) {
+        float32x4_t taps[3];
+        LN_UNROLLED for (int s = 0; s < 3; s++) taps[s] = vld1q_f32(w + (3 * r + s) * LN_LANES);
+        LN_UNROLLED for (int column = 0; column < (mr - 1) * stride + 3; column++) {
+            float32x4_t value = vld1q_f32(x + r * step->x_row + column * step->x_pixel);
+            LN_UNROLLED for (int m = 0; m < mr; m++) {
+                int s = column - m * stride;
+                if (s >= 0 && s < 3) sums[m] = vfmaq_f32(sums[m], value, taps[s]);
             }
         }
     }
+    LN_UNROLLED for (int m = 0; m < mr; m++) {
+        if (step->has_b) sums[m] = vaddq_f32(sums[m], vld1q_f32(b + m * step->b_pixel));
+        vst1q_f32(y + m * step->y_pixel, ln_clip(sums[m], low, high));
+    }
+}
+
+/* One unit, by tiles of MR pixels; the last tile of a row overlaps its neighbour. */
+static inline __attribute__((always_inline)) void ln_depthwise_3x3(const int mr, const int stride,
+                                                                   const ln_memory *memory, const ln_step *step,
+                                                                   int64_t images, int64_t unit) {
+    ln_range rows = ln_unit_rows(step, images, unit);
+    const float *weight = memory->weights + step->weight, *bias = memory->weights + step->bias;
+    int64_t out_w = step->out_w, nc = step->nc_panels * LN_LANES;
+    for (int64_t jc = 0; jc < step->out_c; jc += nc)
+        for (int64_t row = rows.begin; row < rows.end; row++) {
+            ln_row at = ln_row_at(memory, step, row);
+            for (int64_t first = 0; first < out_w; first += mr) {
+                int64_t ow = ln_min(first, out_w - mr);
+                for (int64_t c = jc; c < ln_min(jc + nc, step->out_c); c += LN_LANES)
+                    ln_tile_3x3(mr, stride, step, at.x + ow * stride * step->x_pixel + c, weight + c * 9,
+                                vld1q_f32(bias + c), at.y + ow * step->y_pixel + c, at.b + ow * step->b_pixel + c);
+            }
+        }
     ln_zero_halo(memory->arena, step, rows.begin * out_w, rows.end * out_w);
 }
+
+#define LN_DEPTHWISE_3X3(mr)                                                                                          \
+    LN_KERNEL(depthwise_3x3_##mr##x1) {                                                                               \
+        if (step->stride_w == 1)                                                                                      \
+            ln_depthwise_3x3(mr, 1, memory, step, images, unit);                                                      \
+        else                                                                                                          \
+            ln_depthwise_3x3(mr, 2, memory, step, images, unit);                                                      \
+    }
+LN_DEPTHWISE_3X3(1)
+LN_DEPTHWISE_3X3(2)
+LN_DEPTHWISE_3X3(3)
+LN_DEPTHWISE_3X3(4)
+LN_DEPTHWISE_3X3(5)
+LN_DEPTHWISE_3X3(6)
+LN_DEPTHWISE_3X3(7)
+LN_DEPTHWISE_3X3(8)
 
 LN_KERNEL(depthwise) {
     ln_range rows = ln_unit_rows(step, images, unit);

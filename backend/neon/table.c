@@ -3,7 +3,9 @@
 
 #define LN_NAMES(X)                                                                                                   \
     X(import_f32) X(import_runs) X(import_planes_3) X(import_u8) X(export) X(export_runs)                             \
-    X(depthwise) X(depthwise_3x3) X(max_pool) X(average_pool) X(global_average) X(affine)                             \
+    X(depthwise) X(max_pool) X(average_pool) X(global_average) X(affine)                                              \
+    X(depthwise_3x3_1x1) X(depthwise_3x3_2x1) X(depthwise_3x3_3x1) X(depthwise_3x3_4x1)                               \
+    X(depthwise_3x3_5x1) X(depthwise_3x3_6x1) X(depthwise_3x3_7x1) X(depthwise_3x3_8x1)                               \
     X(copy) X(fill) X(binary) X(mean) X(softmax) X(argmax)                                                            \
     LN_TILES(X, conv_gemm) LN_TILES(X, conv_winograd)
 
