@@ -31,7 +31,11 @@ BASE_SOURCES: Final = ("conv.c", "rows.c", "strided.c", "io.c", "team.c", "table
 
 BASELINE: Final = "-march=armv8-a"
 
-FEATURE_SOURCES: Final[Mapping[str, tuple[str, str]]] = {}
+FEATURE_SOURCES: Final[Mapping[str, tuple[str, str]]] = {
+    "asimddp": ("dot_s8.c", "-march=armv8.2-a+dotprod"),
+    "i8mm": ("matrix_8.c", "-march=armv8.2-a+i8mm"),
+    "bf16": ("bf16.c", "-march=armv8.2-a+bf16"),
+}
 """Feature of the CPU -> (source that needs it, what the compiler has to be told)."""
 
 FLAGS: Final = (
