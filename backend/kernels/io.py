@@ -108,7 +108,7 @@ def import_f32(
             x, y = x0 + channel * x_channel, y0 + channel * y_channel
             for pixel in range(out_w):
                 arena[y + pixel * y_pixel] = _read(address, x + pixel * x_pixel, np.float32(0))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+    zero_halo(arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -125,7 +125,7 @@ def import_runs(
         x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for run in range(runs):
             _read_run(arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
-    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+    zero_halo(arena, step, begin * step.out_w, end * step.out_w, worker)
 
 
 @jit
@@ -149,7 +149,7 @@ def import_planes_3(
         for pixel in range(whole, out_w):
             for channel in range(3):
                 arena[y + 3 * pixel + channel] = _read(address, x + channel * x_channel + pixel, np.float32(0))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+    zero_halo(arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -168,7 +168,7 @@ def import_u8(
             for channel in range(out_c):
                 level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))
                 arena[y0 + pixel * y_pixel + channel * y_channel] = weights[weight + channel * 256 + np.int64(level)]
-    zero_halo(arena, step, begin * out_w, end * out_w)
+    zero_halo(arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit

@@ -106,7 +106,7 @@ def max_pool(
                     for s in range(s_first, s_last):
                         best = maximum(best, load(isa, arena, x + s * ds))
                 store(arena, y_row + ow * dy + c, best)
-    zero_halo(arena, step, begin * out_w, end * out_w)
+    zero_halo(arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -140,7 +140,7 @@ def average_pool(
                     for s in range(s_first, s_last):
                         total = add(total, load(isa, arena, x + s * dilation_w * dx))
                 store(arena, y_row + ow * dy + c, mul(total, scale))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+    zero_halo(arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -163,7 +163,7 @@ def global_average(
                     store(arena, y + c, add(load(isa, arena, y + c), load(isa, arena, x + c)))
         for c in range(0, out_c, lanes):
             store(arena, y + c, mul(load(isa, arena, y + c), scale))
-    zero_halo(arena, step, begin, end)
+    zero_halo(arena, step, begin, end, worker)
 
 
 @jit
@@ -175,15 +175,16 @@ def affine(
     low, high = splat(isa, step.low), splat(isa, step.high)
     out_w, out_c, dx, dy = step.out_w, step.out_c, step.x_pixel, step.y_pixel
     weight, bias, scaled = step.weight, step.bias, step.option != 0
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + oh * step.x_row
-        y_row = step.y + image * step.y_image + oh * step.y_row
+        x_row = x0 + image * step.x_image + oh * step.x_row
+        y_row = y0 + image * step.y_image + oh * step.y_row
         for ow in range(out_w):
             for c in range(0, out_c, lanes):
                 value = load(isa, arena, x_row + ow * dx + c)
                 if scaled:
                     value = fma(isa, value, load(isa, weights, weight + c), load(isa, weights, bias + c))
                 store(arena, y_row + ow * dy + c, clip(value, low, high))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+    zero_halo(arena, step, begin * out_w, end * out_w, worker)

@@ -102,7 +102,7 @@ def binary(
                             value = high
                         arena[y0 + pixel * y_pixel + channel * y_channel] = value
     pixels = step.out_h * step.out_w
-    zero_halo(arena, step, begin * pixels, end * pixels)
+    zero_halo(arena, step, begin * pixels, end * pixels, worker)
 
 
 @jit

@@ -22,12 +22,19 @@ class Draft:
     """A step before offsets are known: its record, and which values its x, y and b lie in, with what added.
 
     places: field -> (value, elements from the start of the value's memory). segment: which part of the plan it is in.
+    links: of a chain, in the order in which they run.
     """
 
     record: Any
     info: StepInfo
     segment: int
     places: dict[str, tuple[str, int]] = field(default_factory=dict)
+    links: tuple[Draft, ...] = ()
+
+    @property
+    def touched(self) -> list[str]:
+        """The values whose memory the step, or a chain's links, read or write."""
+        return [name for draft in (self, *self.links) for name, _ in draft.places.values()]
 
 
 class Planning:
@@ -122,8 +129,8 @@ class Planning:
             macs=macs,
             executed_macs=macs if executed_macs is None else executed_macs,
             weight_bytes=weight_bytes,
-            read_bytes=sum(self._bytes(value) for key, (value, _) in places.items() if key != "y"),
-            written_bytes=self._bytes(places["y"][0]) if written_bytes is None else written_bytes,
+            read_bytes=sum(self.value_bytes(value) for key, (value, _) in places.items() if key != "y"),
+            written_bytes=self.value_bytes(places["y"][0]) if written_bytes is None else written_bytes,
         )
         draft = Draft(record, info, self.segment, places)
         self.drafts.append(draft)
@@ -134,7 +141,8 @@ class Planning:
         self.layouts[name] = layout
         return name
 
-    def _bytes(self, name: str) -> int:
+    def value_bytes(self, name: str) -> int:
+        """Of one unit of batch, without any padding."""
         layout = self.layouts[name]
         return 4 * layout.images * layout.h * layout.w * layout.c
 
