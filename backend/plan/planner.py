@@ -25,7 +25,7 @@ from ..simd.element import Element
 from . import winograd
 from .check import check_choices
 from .choose import choose
-from .elements import Precision, value_elements
+from .precision import Precision, value_elements
 from .layout import NO_HALO, layout_of
 from .lower import LOWER
 from .lower.conv import channels_reached, is_depthwise
