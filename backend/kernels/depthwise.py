@@ -11,7 +11,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of, mr_of
+from ..simd.element import Element
+from ..simd.memory import load_b, load_x, operand_pointer, read_elements, store_y, write_elements
+from ..simd.tags import lanes_of, mr_of
 from ..simd.vector import (
     I64,
     add,
@@ -24,8 +26,6 @@ from ..simd.vector import (
     load_vector,
     splat,
     splat_vector,
-    store,
-    store_vector,
 )
 from .halo import zero_halo
 from .jit import jit
@@ -51,18 +51,20 @@ def _tile_3x3(stride_w: int) -> Any:
             (_, arena_v, weights_v, x_v, x_row_v, x_pixel_v, w_v, bias_v, y_v, y_pixel_v), rest = args[:10], args[10:]
             b_v, b_pixel_v, has_b_v, low_v, high_v = rest
 
-            def pixels(offset: Any, pitch: Any) -> list[Any]:
-                first = element_pointer(context, builder, arena_type, arena_v, offset)
+            operands = tag.operands
+
+            def pixels(element: Element, offset: Any, pitch: Any) -> list[Any]:
+                first = operand_pointer(context, builder, arena_type, arena_v, element, offset)
                 return [builder.gep(first, [builder.mul(pitch, I64(m))]) for m in range(mr)]
 
-            source = element_pointer(context, builder, arena_type, arena_v, x_v)
+            source = operand_pointer(context, builder, arena_type, arena_v, operands.x, x_v)
             taps = element_pointer(context, builder, weights_type, weights_v, w_v)
             start = load_vector(builder, element_pointer(context, builder, weights_type, weights_v, bias_v), lanes)
             sums = [start] * mr
             for r in range(3):
                 row = builder.gep(source, [builder.mul(x_row_v, I64(r))])
                 columns = [
-                    load_vector(builder, builder.gep(row, [builder.mul(x_pixel_v, I64(column))]), lanes)
+                    read_elements(builder, operands.x, builder.gep(row, [builder.mul(x_pixel_v, I64(column))]), lanes)
                     for column in range((mr - 1) * stride_w + 3)
                 ]
                 for s in range(3):
@@ -74,8 +76,8 @@ def _tile_3x3(stride_w: int) -> Any:
             builder.cbranch(builder.icmp_signed("!=", has_b_v, I64(0)), added, finish)
             builder.position_at_end(added)
             totals = [
-                builder.fadd(total, load_vector(builder, place, lanes))
-                for total, place in zip(sums, pixels(b_v, b_pixel_v), strict=True)
+                builder.fadd(total, read_elements(builder, operands.b, place, lanes))
+                for total, place in zip(sums, pixels(operands.b, b_v, b_pixel_v), strict=True)
             ]
             builder.branch(finish)
             builder.position_at_end(finish)
@@ -86,8 +88,8 @@ def _tile_3x3(stride_w: int) -> Any:
                 result.add_incoming(with_b, added)
                 results.append(result)
             lowest, highest = splat_vector(builder, low_v, lanes), splat_vector(builder, high_v, lanes)
-            for result, place in zip(results, pixels(y_v, y_pixel_v), strict=True):
-                store_vector(builder, clip_vector(builder, result, lowest, highest), place)
+            for result, place in zip(results, pixels(operands.y, y_v, y_pixel_v), strict=True):
+                write_elements(builder, isa, operands.y, clip_vector(builder, result, lowest, highest), place)
             return context.get_dummy_value()
 
         signature = types.void(tile, arena, weights, *([types.int64] * 10), types.float32, types.float32)
@@ -137,7 +139,7 @@ def depthwise_3x3(
                             tile, arena, weights, x + 2 * ow * x_pixel + c, x_row, x_pixel, weight + 9 * c, bias + c,
                             y + ow * dy + c, dy, b + ow * db + c, db, has_b, low, high,
                         )  # fmt: skip
-    zero_halo(arena, step, begin * out_w, end * out_w, worker)
+    zero_halo(tile, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -172,10 +174,10 @@ def depthwise(
                 for r in range(kernel_h):
                     x = x_row + r * dr + ow * dx + c
                     for _ in range(kernel_w):
-                        total = fma(isa, load(isa, arena, x), load(isa, weights, w), total)
+                        total = fma(isa, load_x(isa, arena, x), load(isa, weights, w), total)
                         x += ds
                         w += lanes
                 if has_b:
-                    total = add(total, load(isa, arena, b_row + ow * db + c))
-                store(arena, y_row + ow * dy + c, clip(total, low, high))
-    zero_halo(arena, step, begin * out_w, end * out_w, worker)
+                    total = add(total, load_b(isa, arena, b_row + ow * db + c))
+                store_y(isa, arena, y_row + ow * dy + c, clip(total, low, high))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

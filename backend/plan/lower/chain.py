@@ -9,8 +9,10 @@ import numpy as np
 
 from ...graph.ir import ABSENT, Conv, Op
 from ...kernels.step import CHAIN_UNITS, STEP, KernelKey, unit_kind
+from ...simd.element import Operands
 from ..chains import Chain, Rows, Window, cut_bands, held_rows, window_of
 from ..layout import Layout
+from ..pack import words_of
 from ..plan import StepInfo
 from ..planning import Draft, Planning
 from .conv import repeated_rows, row_table
@@ -33,11 +35,13 @@ def lower_chain(planning: Planning, chain: Chain, graph_ops: Sequence[Op], lower
     ops = convolutions(graph_ops)
     layouts = [planning.layout(op.output) for op in ops]
     cut = cut_bands([layout.h for layout in layouts], chain_windows(planning, ops), chain.parts, chain.rows)
-    bases, size = [], 0
-    for layout, held in zip(layouts, held_rows(cut), strict=True):
-        bases.append(size)
-        size += -(-held * layout.row // _ALIGN) * _ALIGN
-    maker = _Links(planning, ops, layouts, bases, planning.need_scratch(size))
+    size = max(int(draft.record["scratch_size"]) for drafts in lowered for draft in drafts)
+    for op, layout, held in zip(ops[:-1], layouts, held_rows(cut), strict=False):
+        size = -(-size // _ALIGN) * _ALIGN
+        planning.held[op.output] = size
+        size += words_of(held * layout.row, layout.element)
+    size = -(-size // _ALIGN) * _ALIGN
+    maker = _Links(planning, ops, layouts, planning.need_scratch(size))
     starts = [0]
     links: list[Draft] = []
     for bands in cut:
@@ -55,13 +59,10 @@ def lower_chain(planning: Planning, chain: Chain, graph_ops: Sequence[Op], lower
 
 
 class _Links:
-    """What all links of one chain have in common. bases: where the rows that each op holds begin in scratch memory."""
+    """What all links of one chain have in common. scratch_words: of one worker."""
 
-    def __init__(
-        self, planning: Planning, ops: list[Conv], layouts: list[Layout], bases: list[int], scratch_size: int
-    ) -> None:
-        self.planning, self.ops, self.layouts, self.bases = planning, ops, layouts, bases
-        self.scratch_size = scratch_size
+    def __init__(self, planning: Planning, ops: list[Conv], layouts: list[Layout], scratch_words: int) -> None:
+        self.planning, self.ops, self.layouts, self.scratch_words = planning, ops, layouts, scratch_words
 
     def link(self, index: int, rows: Rows, before: Rows | None, draft: Draft) -> Draft:
         """A step of one op, for the rows of a band. before: what the op before it did in this band."""
@@ -69,22 +70,19 @@ class _Links:
         record, places = draft.record.copy(), dict(draft.places)
         record["out_h"] = height = rows.end - rows.begin
 
-        x, x_layout = places.pop("x"), self.planning.layout(op.x)
-        skipped = rows.begin * op.strides[0] * x_layout.row
-        if before is None:
-            places["x"] = (x[0], x[1] + skipped)
-        else:
-            record["x"] = self._scratch(index - 1, before.held[0]) + x[1] + skipped
-            record["x_image"], record["x_worker"] = 0, self.scratch_size
+        if record["scratch_size"]:
+            record["scratch_size"] = self.scratch_words
 
-        y = places.pop("y")
-        above, below = 0, 0
-        if index == len(self.ops) - 1:
-            places["y"] = (y[0], y[1] + rows.begin * layout.row)
-            above, below = layout.halo[0], layout.halo[2]
-        else:
-            record["y"] = self._scratch(index, rows.held[0]) + y[1] + rows.begin * layout.row
-            record["y_image"], record["y_worker"] = 0, self.scratch_size
+        (x, inside), x_layout = places["x"], self.planning.layout(op.x)
+        places["x"] = (x, inside + rows.begin * op.strides[0] * x_layout.row)
+        if before is not None:
+            self._hold("x", record, places, x_layout, before.held[0])
+
+        y, inside = places["y"]
+        places["y"] = (y, inside + rows.begin * layout.row)
+        above, below = layout.halo[0], layout.halo[2]
+        if index < len(self.ops) - 1:
+            self._hold("y", record, places, layout, rows.held[0])
             above, below = max(0, -rows.held[0]), max(0, rows.held[1] - layout.h)
         if record["halo_top"]:
             record["halo_top"] = above if rows.begin == 0 else 0
@@ -103,24 +101,28 @@ class _Links:
 
     def keep(self, index: int, rows: Rows) -> Draft:
         """A step that moves the rows that the band before has left to the front."""
-        layout = self.layouts[index]
+        name, layout = self.ops[index].output, self.layouts[index]
+        key = KernelKey("affine", operands=Operands(layout.element, layout.element, layout.element))
         record = np.zeros((), STEP)
-        record["kernel"] = self.planning.kernels.setdefault(KernelKey("affine"), len(self.planning.kernels))
-        record["unit_kind"] = unit_kind("affine")
+        record["kernel"] = self.planning.kernels.setdefault(key, len(self.planning.kernels))
+        record["unit_kind"] = unit_kind(key.name)
         record["low"], record["high"] = -np.inf, np.inf
         record["images"], record["out_h"], record["rows"] = 1, rows.kept, rows.kept
         record["out_w"], record["out_c"] = layout.row // layout.pixel, layout.channels_stored
-        record["y"] = self.bases[index]
-        record["x"] = self.bases[index] + rows.shift * layout.row
         record["x_row"] = record["y_row"] = layout.row
         record["x_pixel"] = record["y_pixel"] = layout.pixel
-        record["x_worker"] = record["y_worker"] = self.scratch_size
-        return Draft(record, StepInfo.moving(self.ops[index].name, "affine"), self.planning.segment)
+        record["x_worker"] = record["y_worker"] = self.scratch_words * layout.element.per_word
+        places = {"x": (name, rows.shift * layout.row), "y": (name, 0)}
+        return Draft(record, StepInfo.moving(self.ops[index].name, str(key)), self.planning.segment, places)
 
-    def _scratch(self, index: int, first_row: int) -> int:
-        """Where a picture would begin in scratch memory, halo included, of which rows from `first_row` on are held."""
-        layout = self.layouts[index]
-        return self.bases[index] - (layout.halo[0] + first_row) * layout.row
+    def _hold(
+        self, operand: str, record: Any, places: dict[str, tuple[str, int]], layout: Layout, first_row: int
+    ) -> None:
+        """Makes an operand one of which rows from `first_row` on are held: its memory begins there, not at the halo."""
+        name, inside = places[operand]
+        places[operand] = (name, inside - (layout.halo[0] + first_row) * layout.row)
+        record[f"{operand}_image"] = 0
+        record[f"{operand}_worker"] = self.scratch_words * layout.element.per_word
 
     def _cut_tables(self, record: Any, op: Conv, x: Layout, y: Layout, b: Layout | None, height: int) -> None:
         repeat = repeated_rows(self.planning.machine.isa)
