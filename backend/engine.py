@@ -110,7 +110,7 @@ class _NumbaExecutor:
         self._binds = compiled_binds(
             [np.dtype(np.float32), np.dtype(np.uint8), *(np.dtype(port.dtype) for port in plan.outputs)]
         )
-        self._counters = executor.counters_for(len(plan.steps), threads)
+        self._counters = executor.counters_for(plan.walked, threads)
         self._run = executor.compiled_run(isa, threads)
         self._steps = plan.steps.view(np.recarray)
         self._pixel_steps = None if plan.pixel_steps is None else plan.pixel_steps.view(np.recarray)

@@ -65,9 +65,9 @@ class Cluster:
 class Machine:
     """A CPU as the planner sees it.
 
-    isa: what kernels are compiled for. best_isa: the best one that the CPU has. l1d_bytes, l2_bytes: per core;
-    l3_bytes: per share. cores: CPUs that the thread which called `detect` may run on, and so the teams it starts.
-    clusters: those CPUs by kind, fastest first; caches above are those of the first.
+    isa: what kernels are compiled for, and which of its extensions they use. best_isa: the best one that the CPU has.
+    l1d_bytes, l2_bytes: per core; l3_bytes: per share. cores: CPUs that the thread which called `detect` may run on,
+    and so the teams it starts. clusters: those CPUs by kind, fastest first; caches above are those of the first.
     """
 
     cpu: str

@@ -26,6 +26,7 @@ from .machine import Machine, detect
 from .pixels import PixelInput
 from .plan.plan import Plan, Port, StepInfo
 from .plan.planner import make_plan
+from .plan.precision import settle_precision
 from .plan.record import PlanRecord, read_record
 
 Array = npt.NDArray[Any]
@@ -76,20 +77,18 @@ def plan_model(
 
     Raises: ModelError, InputError, MachineError, PlanError.
     """
-    if precision not in ("auto", "fp32"):
-        raise InputError(f"precision={precision!r}: choose 'auto' or 'fp32'")
     if not 1 <= max_batch <= MOST_BATCH:
         raise InputError(f"max_batch={max_batch}: choose 1 to {MOST_BATCH}; `run` takes any number of images")
     if machine is not None and isa not in (None, machine.isa.name):
         raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
     saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
-    machine = machine if machine is not None else detect(isa)
+    settled, machine = settle_precision(precision, machine if machine is not None else detect(isa))
     settle_isa(resolve_kernels(kernels, machine), machine)
     graph = read_model(model)
     if outputs is not None:
         graph = prune(graph, tuple(outputs))
     graph = run_passes(graph)  # the unfused weights are let go of before the packed ones are made
-    return make_plan(graph, machine, max_batch, pixels, saved)
+    return make_plan(graph, machine, max_batch, pixels, saved, settled)
 
 
 def usable_threads(threads: int | None, machine: Machine) -> int:
@@ -109,9 +108,10 @@ class InferenceSession:
 
     Callers from several threads take turns; for instances that run side by side make one session each.
 
-    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" or "fp32". max_batch: what the plan is
-    made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs
-    that the calling thread may use). kernels: "numba", "neon" (the C library, on Arm) or "auto": Numba where it is
+    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (fp32), "fp32", "bf16", or
+    "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch: what the plan is made for;
+    `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs that the
+    calling thread may use). kernels: "numba", "neon" (the C library, on Arm) or "auto": Numba's where it is
     installed. isa: "avx512", "avx2", "neon", "generic" or None for the best. machine: a description in place of
     detection. plan: a plan file, or the record of another session's plan, whose choices are followed in place of the
     planner's. pixels: what raw uint8 N H W C images stand for, if they are to be taken too. outputs: the
@@ -206,7 +206,7 @@ class InferenceSession:
             for start in range(0, total, plan.max_batch) if plan.batched else (0,):
                 count = min(plan.max_batch, total - start)
                 steps = self._executor.bind(_from(start, arrays), _from(start, results), raw)
-                self._executor.run_steps(steps, 0, len(steps), count)
+                self._executor.run_steps(steps, 0, plan.walked, count)
         if output_names is None:
             return results
         by_name = dict(zip(names, results, strict=True))
@@ -236,7 +236,9 @@ class InferenceSession:
         if count > self._plan.max_batch:
             raise InputError(f"profile takes at most max_batch={self._plan.max_batch} images, not {count}")
         with self._turn:
-            seconds = _time_steps(self._executor, arrays, self._empty_outputs(count), count, raw, rounds)
+            outputs = self._empty_outputs(count)
+            steps = self._executor.bind(arrays, outputs, raw)
+            seconds = _time_steps(self._executor, steps, self._plan.walked, count, rounds)
         totals = [0.0] * len(self._plan.infos)
         for index, taken in zip(self._plan.info_of_step, seconds, strict=True):
             totals[index] += taken
@@ -281,14 +283,11 @@ def _from(start: int, arrays: list[Array]) -> list[Array]:
     return [array[start:] for array in arrays] if start else arrays
 
 
-def _time_steps(
-    executor: Executor, inputs: list[Array], outputs: list[Array], count: int, raw: bool, rounds: int
-) -> list[float]:
-    """Median seconds of each step by itself."""
-    steps = executor.bind(inputs, outputs, raw)
-    seconds = np.empty((rounds, len(steps)))
+def _time_steps(executor: Executor, steps: Any, walked: int, count: int, rounds: int) -> list[float]:
+    """Median seconds of each of the first `walked` steps by itself."""
+    seconds = np.empty((rounds, walked))
     for one_round in seconds:
-        for index in range(len(steps)):
+        for index in range(walked):
             start = time.perf_counter()
             executor.run_steps(steps, index, index + 1, count)
             one_round[index] = time.perf_counter() - start

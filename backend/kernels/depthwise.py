@@ -11,6 +11,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from ..simd.element import Element
+from ..simd.memory import load_b, load_x, operand_pointer, read_elements, store_y, write_elements
 from ..simd.tags import lanes_of, mr_of
 from ..simd.vector import (
     I64,
@@ -24,8 +26,6 @@ from ..simd.vector import (
     load_vector,
     splat,
     splat_vector,
-    store,
-    store_vector,
 )
 from .halo import zero_halo
 from .jit import jit
@@ -51,18 +51,20 @@ def _tile_3x3(stride_w: int) -> Any:
             (_, arena_v, weights_v, x_v, x_row_v, x_pixel_v, w_v, bias_v, y_v, y_pixel_v), rest = args[:10], args[10:]
             b_v, b_pixel_v, has_b_v, low_v, high_v = rest
 
-            def pixels(offset: Any, pitch: Any) -> list[Any]:
-                first = element_pointer(context, builder, arena_type, arena_v, offset)
+            operands = tag.operands
+
+            def pixels(element: Element, offset: Any, pitch: Any) -> list[Any]:
+                first = operand_pointer(context, builder, arena_type, arena_v, element, offset)
                 return [builder.gep(first, [builder.mul(pitch, I64(m))]) for m in range(mr)]
 
-            source = element_pointer(context, builder, arena_type, arena_v, x_v)
+            source = operand_pointer(context, builder, arena_type, arena_v, operands.x, x_v)
             taps = element_pointer(context, builder, weights_type, weights_v, w_v)
             start = load_vector(builder, element_pointer(context, builder, weights_type, weights_v, bias_v), lanes)
             sums = [start] * mr
             for r in range(3):
                 row = builder.gep(source, [builder.mul(x_row_v, I64(r))])
                 columns = [
-                    load_vector(builder, builder.gep(row, [builder.mul(x_pixel_v, I64(column))]), lanes)
+                    read_elements(builder, operands.x, builder.gep(row, [builder.mul(x_pixel_v, I64(column))]), lanes)
                     for column in range((mr - 1) * stride_w + 3)
                 ]
                 for s in range(3):
@@ -74,8 +76,8 @@ def _tile_3x3(stride_w: int) -> Any:
             builder.cbranch(builder.icmp_signed("!=", has_b_v, I64(0)), added, finish)
             builder.position_at_end(added)
             totals = [
-                builder.fadd(total, load_vector(builder, place, lanes))
-                for total, place in zip(sums, pixels(b_v, b_pixel_v), strict=True)
+                builder.fadd(total, read_elements(builder, operands.b, place, lanes))
+                for total, place in zip(sums, pixels(operands.b, b_v, b_pixel_v), strict=True)
             ]
             builder.branch(finish)
             builder.position_at_end(finish)
@@ -86,8 +88,8 @@ def _tile_3x3(stride_w: int) -> Any:
                 result.add_incoming(with_b, added)
                 results.append(result)
             lowest, highest = splat_vector(builder, low_v, lanes), splat_vector(builder, high_v, lanes)
-            for result, place in zip(results, pixels(y_v, y_pixel_v), strict=True):
-                store_vector(builder, clip_vector(builder, result, lowest, highest), place)
+            for result, place in zip(results, pixels(operands.y, y_v, y_pixel_v), strict=True):
+                write_elements(builder, isa, operands.y, clip_vector(builder, result, lowest, highest), place)
             return context.get_dummy_value()
 
         signature = types.void(tile, arena, weights, *([types.int64] * 10), types.float32, types.float32)
@@ -115,13 +117,14 @@ def depthwise_3x3(
     out_w, out_c, x_row, x_pixel = step.out_w, step.out_c, step.x_row, step.x_pixel
     stride_h, stride_w, weight, bias, has_b = step.stride_h, step.stride_w, step.weight, step.bias, step.has_b
     dy, db, low, high, nc = step.y_pixel, step.b_pixel, step.low, step.high, step.nc_panels * lanes
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for jc in range(0, out_c, nc):
         channel_end = min(jc + nc, out_c)
         for row in range(begin, end):
             image, oh = divmod(row, step.out_h)
-            x = step.x + image * step.x_image + (oh * stride_h - step.pad_top) * x_row - step.pad_left * x_pixel
-            y = step.y + image * step.y_image + oh * step.y_row
+            x = x0 + image * step.x_image + (oh * stride_h - step.pad_top) * x_row - step.pad_left * x_pixel
+            y = y0 + image * step.y_image + oh * step.y_row
             b = step.b + image * step.b_image + oh * step.b_row
             for first in range(0, out_w, mr):
                 ow = min(first, out_w - mr)
@@ -136,7 +139,7 @@ def depthwise_3x3(
                             tile, arena, weights, x + 2 * ow * x_pixel + c, x_row, x_pixel, weight + 9 * c, bias + c,
                             y + ow * dy + c, dy, b + ow * db + c, db, has_b, low, high,
                         )  # fmt: skip
-    zero_halo(arena, step, begin * out_w, end * out_w)
+    zero_halo(tile, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -156,12 +159,13 @@ def depthwise(
     weight, bias = step.weight, step.bias
     dr, ds = step.dilation_h * step.x_row, step.dilation_w * step.x_pixel
     dx, dy, db, has_b = step.stride_w * step.x_pixel, step.y_pixel, step.b_pixel, step.has_b != 0
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
+        x_row = x0 + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
         x_row -= step.pad_left * step.x_pixel
-        y_row = step.y + image * step.y_image + oh * step.y_row
+        y_row = y0 + image * step.y_image + oh * step.y_row
         b_row = step.b + image * step.b_image + oh * step.b_row
         for ow in range(out_w):
             for c in range(0, out_c, lanes):
@@ -170,10 +174,10 @@ def depthwise(
                 for r in range(kernel_h):
                     x = x_row + r * dr + ow * dx + c
                     for _ in range(kernel_w):
-                        total = fma(isa, load(isa, arena, x), load(isa, weights, w), total)
+                        total = fma(isa, load_x(isa, arena, x), load(isa, weights, w), total)
                         x += ds
                         w += lanes
                 if has_b:
-                    total = add(total, load(isa, arena, b_row + ow * db + c))
-                store(arena, y_row + ow * dy + c, clip(total, low, high))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                    total = add(total, load_b(isa, arena, b_row + ow * db + c))
+                store_y(isa, arena, y_row + ow * dy + c, clip(total, low, high))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

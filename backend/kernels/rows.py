@@ -13,20 +13,18 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from ..simd.memory import load_x, operand_pointer, read_elements, store_y
 from ..simd.tags import lanes_of
 from ..simd.vector import (
     I64,
     add,
     clip,
-    element_pointer,
     fma,
     load,
-    load_vector,
     maximum,
     maximum_vector,
     mul,
     splat,
-    store,
 )
 from .halo import zero_halo
 from .jit import jit
@@ -59,11 +57,12 @@ def _largest_3x3(_typing: Any, isa: Any, arena: Any, x: Any, dr: Any, ds: Any, s
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, arena_v, x_v, dr_v, ds_v, best = args
-        source = element_pointer(context, builder, signature.args[1], arena_v, x_v)
+        lanes, element = signature.args[0].isa.lanes, signature.args[0].operands.x
+        source = operand_pointer(context, builder, signature.args[1], arena_v, element, x_v)
         for r in range(3):
             for s in range(3):
                 offset = builder.add(builder.mul(dr_v, I64(r)), builder.mul(ds_v, I64(s)))
-                value = load_vector(builder, builder.gep(source, [offset]), signature.args[0].isa.lanes)
+                value = read_elements(builder, element, builder.gep(source, [offset]), lanes)
                 best = maximum_vector(builder, best, value)
         return best
 
@@ -97,16 +96,16 @@ def max_pool(
             if (r_last - r_first) * (s_last - s_first) == 9 and step.kernel_h == 3 and kernel_w == 3:
                 x, y = x_row + w0 * dx, y_row + ow * dy
                 for c in range(0, out_c, lanes):
-                    store(arena, y + c, _largest_3x3(isa, arena, x + c, dr, ds, lowest))
+                    store_y(isa, arena, y + c, _largest_3x3(isa, arena, x + c, dr, ds, lowest))
                 continue
             for c in range(0, out_c, lanes):
                 best = lowest
                 for r in range(r_first, r_last):
                     x = x_row + r * dr + w0 * dx + c
                     for s in range(s_first, s_last):
-                        best = maximum(best, load(isa, arena, x + s * ds))
-                store(arena, y_row + ow * dy + c, best)
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                        best = maximum(best, load_x(isa, arena, x + s * ds))
+                store_y(isa, arena, y_row + ow * dy + c, best)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -138,32 +137,45 @@ def average_pool(
                 for r in range(r_first, r_last):
                     x = x_row + r * dr + w0 * dx + c
                     for s in range(s_first, s_last):
-                        total = add(total, load(isa, arena, x + s * dilation_w * dx))
-                store(arena, y_row + ow * dy + c, mul(total, scale))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                        total = add(total, load_x(isa, arena, x + s * dilation_w * dx))
+                store_y(isa, arena, y_row + ow * dy + c, mul(total, scale))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
 def global_average(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """y[0, 0, c] = mean of x[:, :, c]; out_h and out_w are 1. Pixel after pixel is added to y, as they lie."""
+    """y[0, 0, c] = mean of x[:, :, c]; out_h and out_w are 1. Sums run in the order of pixels, four
+    vectors at a time."""
     lanes = lanes_of(isa)
     in_w, out_c, dx = step.in_w, step.out_c, step.x_pixel
-    scale = splat(isa, 1.0 / (step.in_h * in_w))
+    zero, scale = splat(isa, 0.0), splat(isa, 1.0 / (step.in_h * in_w))
     begin, end = unit_rows(step, images, unit)
     for image in range(begin, end):
-        y = step.y + image * step.y_image
-        for c in range(0, out_c, lanes):
-            store(arena, y + c, splat(isa, 0.0))
-        for h in range(step.in_h):
-            for w in range(in_w):
-                x = step.x + image * step.x_image + h * step.x_row + w * dx
-                for c in range(0, out_c, lanes):
-                    store(arena, y + c, add(load(isa, arena, y + c), load(isa, arena, x + c)))
-        for c in range(0, out_c, lanes):
-            store(arena, y + c, mul(load(isa, arena, y + c), scale))
-    zero_halo(arena, step, begin, end)
+        x_image, y = step.x + image * step.x_image, step.y + image * step.y_image
+        whole = out_c - out_c % (4 * lanes)
+        for c in range(0, whole, 4 * lanes):
+            s0 = s1 = s2 = s3 = zero
+            for h in range(step.in_h):
+                x = x_image + h * step.x_row + c
+                for _ in range(in_w):
+                    s0 = add(s0, load_x(isa, arena, x))
+                    s1 = add(s1, load_x(isa, arena, x + lanes))
+                    s2 = add(s2, load_x(isa, arena, x + 2 * lanes))
+                    s3 = add(s3, load_x(isa, arena, x + 3 * lanes))
+                    x += dx
+            store_y(isa, arena, y + c, mul(s0, scale))
+            store_y(isa, arena, y + c + lanes, mul(s1, scale))
+            store_y(isa, arena, y + c + 2 * lanes, mul(s2, scale))
+            store_y(isa, arena, y + c + 3 * lanes, mul(s3, scale))
+        for c in range(whole, out_c, lanes):
+            total = zero
+            for h in range(step.in_h):
+                for w in range(in_w):
+                    total = add(total, load_x(isa, arena, x_image + h * step.x_row + w * dx + c))
+            store_y(isa, arena, y + c, mul(total, scale))
+    zero_halo(isa, arena, step, begin, end, worker)
 
 
 @jit
@@ -175,15 +187,16 @@ def affine(
     low, high = splat(isa, step.low), splat(isa, step.high)
     out_w, out_c, dx, dy = step.out_w, step.out_c, step.x_pixel, step.y_pixel
     weight, bias, scaled = step.weight, step.bias, step.option != 0
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + oh * step.x_row
-        y_row = step.y + image * step.y_image + oh * step.y_row
+        x_row = x0 + image * step.x_image + oh * step.x_row
+        y_row = y0 + image * step.y_image + oh * step.y_row
         for ow in range(out_w):
             for c in range(0, out_c, lanes):
-                value = load(isa, arena, x_row + ow * dx + c)
+                value = load_x(isa, arena, x_row + ow * dx + c)
                 if scaled:
                     value = fma(isa, value, load(isa, weights, weight + c), load(isa, weights, bias + c))
-                store(arena, y_row + ow * dy + c, clip(value, low, high))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                store_y(isa, arena, y_row + ow * dy + c, clip(value, low, high))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

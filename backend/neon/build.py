@@ -50,7 +50,15 @@ FLAGS: Final = (
     "-fno-math-errno",
 )
 
-_CONSTANTS: Final = ("GEMM_UNITS", "PATCH_UNITS", "ROW_UNITS", "IMAGE_UNITS", "PATCH_OUT", "PATCH_POINTS")
+_CONSTANTS: Final = (
+    "GEMM_UNITS",
+    "PATCH_UNITS",
+    "ROW_UNITS",
+    "IMAGE_UNITS",
+    "CHAIN_UNITS",
+    "PATCH_OUT",
+    "PATCH_POINTS",
+)
 _C_TYPES: Final = {np.dtype(np.int64): "int64_t", np.dtype(np.float32): "float"}
 
 

@@ -51,12 +51,12 @@ static inline int64_t ln_b_row(const ln_step *step, int64_t image, int64_t outer
 }
 
 /* Clears the halo beside the output pixels [begin, end), counted over all images; kernels/halo.py says how. */
-static inline void ln_zero_halo(float *arena, const ln_step *step, int64_t begin, int64_t end) {
+static inline void ln_zero_halo(float *arena, const ln_step *step, int64_t begin, int64_t end, int64_t worker) {
     if (step->halo_top + step->halo_left + step->halo_bottom + step->halo_right == 0) return;
     int64_t left = step->halo_left * step->y_pixel, right = step->halo_right * step->y_pixel;
     for (int64_t row = ln_ceil_div(begin, step->out_w); row < ln_ceil_div(end, step->out_w); row++) {
         int64_t image = row / step->out_h, oh = row % step->out_h;
-        int64_t start = step->y + image * step->y_image + oh * step->y_row;
+        int64_t start = step->y + worker * step->y_worker + image * step->y_image + oh * step->y_row;
         int64_t stop = start + step->out_w * step->y_pixel;
         int64_t top = oh == 0 ? step->halo_top * step->y_row : 0;
         int64_t bottom = oh == step->out_h - 1 ? step->halo_bottom * step->y_row : 0;

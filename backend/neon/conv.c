@@ -140,13 +140,13 @@ static void ln_transform_outputs(const ln_memory *memory, const ln_step *step, c
     }
 }
 
-static void ln_clear_patches_halo(float *arena, const ln_step *step, const ln_patches *patches) {
+static void ln_clear_patches_halo(float *arena, const ln_step *step, const ln_patches *patches, int64_t worker) {
     for (int64_t patch = 0; patch < patches->count; patch++) {
         ln_place place = ln_place_of(patches, patch);
         if (place.column == 0) {
             int64_t first = (place.image * step->out_h + place.row) * step->out_w;
             int64_t rows = ln_min(PATCH_OUT, step->out_h - place.row);
-            ln_zero_halo(arena, step, first, first + rows * step->out_w);
+            ln_zero_halo(arena, step, first, first + rows * step->out_w, worker);
         }
     }
 }

@@ -40,7 +40,7 @@ class NeonExecutor:
             self._arena[offset : offset + array.size] = array
         self._io = np.zeros(len(plan.inputs) + len(plan.outputs), np.int64)
         self._kernels = kernel_addresses(library, plan.kernels)
-        self._counters = np.zeros(len(plan.steps) * (threads + 1) * _COUNTER_PITCH, np.int64)
+        self._counters = np.zeros(plan.walked * (threads + 1) * _COUNTER_PITCH, np.int64)
         self._memory = Memory(*(_address(array) for array in (self._arena, plan.weights, plan.tables, self._io)))
         team = library.ln_team_open(threads)
         if not team:

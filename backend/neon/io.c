@@ -14,7 +14,7 @@ static inline const float *ln_input(const ln_memory *memory, const ln_step *step
             int64_t x = ln_x_row(step, image, 0, h), y = ln_y_row(step, image, 0, h);                                 \
             __VA_ARGS__                                                                                               \
         }                                                                                                             \
-        ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w);                          \
+        ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w, worker);                          \
     } while (0)
 
 LN_KERNEL(import_f32) {

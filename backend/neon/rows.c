@@ -8,13 +8,13 @@ typedef struct {
     int64_t h0; /* row of x that the window begins in */
 } ln_row;
 
-static inline ln_row ln_row_at(const ln_memory *memory, const ln_step *step, int64_t row) {
+static inline ln_row ln_row_at(const ln_memory *memory, const ln_step *step, int64_t row, int64_t worker) {
     int64_t image = row / step->out_h, oh = row % step->out_h;
     int64_t h0 = oh * step->stride_h - step->pad_top;
     return (ln_row){
-        .x = memory->arena + ln_x_row(step, image, 0, h0) - step->pad_left * step->x_pixel,
+        .x = memory->arena + worker * step->x_worker + ln_x_row(step, image, 0, h0) - step->pad_left * step->x_pixel,
         .b = memory->arena + ln_b_row(step, image, 0, oh),
-        .y = memory->arena + ln_y_row(step, image, 0, oh),
+        .y = memory->arena + worker * step->y_worker + ln_y_row(step, image, 0, oh),
         .h0 = h0,
     };
 }
@@ -45,13 +45,13 @@ static inline __attribute__((always_inline)) void ln_tile_3x3(const int mr, cons
 /* One unit, by tiles of MR pixels; the last tile of a row overlaps its neighbour. */
 static inline __attribute__((always_inline)) void ln_depthwise_3x3(const int mr, const int stride,
                                                                    const ln_memory *memory, const ln_step *step,
-                                                                   int64_t images, int64_t unit) {
+                                                                   int64_t images, int64_t unit, int64_t worker) {
     ln_range rows = ln_unit_rows(step, images, unit);
     const float *weight = memory->weights + step->weight, *bias = memory->weights + step->bias;
     int64_t out_w = step->out_w, nc = step->nc_panels * LN_LANES;
     for (int64_t jc = 0; jc < step->out_c; jc += nc)
         for (int64_t row = rows.begin; row < rows.end; row++) {
-            ln_row at = ln_row_at(memory, step, row);
+            ln_row at = ln_row_at(memory, step, row, worker);
             for (int64_t first = 0; first < out_w; first += mr) {
                 int64_t ow = ln_min(first, out_w - mr);
                 for (int64_t c = jc; c < ln_min(jc + nc, step->out_c); c += LN_LANES)
@@ -59,15 +59,15 @@ static inline __attribute__((always_inline)) void ln_depthwise_3x3(const int mr,
                                 vld1q_f32(bias + c), at.y + ow * step->y_pixel + c, at.b + ow * step->b_pixel + c);
             }
         }
-    ln_zero_halo(memory->arena, step, rows.begin * out_w, rows.end * out_w);
+    ln_zero_halo(memory->arena, step, rows.begin * out_w, rows.end * out_w, worker);
 }
 
 #define LN_DEPTHWISE_3X3(mr)                                                                                          \
     LN_KERNEL(depthwise_3x3_##mr##x1) {                                                                               \
         if (step->stride_w == 1)                                                                                      \
-            ln_depthwise_3x3(mr, 1, memory, step, images, unit);                                                      \
+            ln_depthwise_3x3(mr, 1, memory, step, images, unit, worker);                                                  \
         else                                                                                                          \
-            ln_depthwise_3x3(mr, 2, memory, step, images, unit);                                                      \
+            ln_depthwise_3x3(mr, 2, memory, step, images, unit, worker);                                                  \
     }
 LN_DEPTHWISE_3X3(1)
 LN_DEPTHWISE_3X3(2)
@@ -86,7 +86,7 @@ LN_KERNEL(depthwise) {
     int64_t dr = step->dilation_h * step->x_row, ds = step->dilation_w * step->x_pixel;
     int64_t dx = step->stride_w * step->x_pixel;
     for (int64_t row = rows.begin; row < rows.end; row++) {
-        ln_row at = ln_row_at(memory, step, row);
+        ln_row at = ln_row_at(memory, step, row, worker);
         for (int64_t ow = 0; ow < out_w; ow++) {
             for (int64_t c = 0; c < out_c; c += LN_LANES) {
                 float32x4_t sum = vld1q_f32(bias + c);
@@ -99,7 +99,7 @@ LN_KERNEL(depthwise) {
             }
         }
     }
-    ln_zero_halo(memory->arena, step, rows.begin * out_w, rows.end * out_w);
+    ln_zero_halo(memory->arena, step, rows.begin * out_w, rows.end * out_w, worker);
 }
 
 /* The taps [begin, end) of a window that fall inside [0, limit). */
@@ -113,7 +113,7 @@ LN_KERNEL(max_pool) {
     ln_range rows = ln_unit_rows(step, images, unit);
     int64_t dr = step->dilation_h * step->x_row, ds = step->dilation_w * step->x_pixel;
     for (int64_t row = rows.begin; row < rows.end; row++) {
-        ln_row at = ln_row_at(memory, step, row);
+        ln_row at = ln_row_at(memory, step, row, worker);
         ln_range r = ln_window(at.h0, step->kernel_h, step->dilation_h, step->in_h);
         for (int64_t ow = 0; ow < step->out_w; ow++) {
             int64_t w0 = ow * step->stride_w - step->pad_left;
@@ -128,7 +128,7 @@ LN_KERNEL(max_pool) {
             }
         }
     }
-    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w);
+    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
 }
 
 LN_KERNEL(average_pool) {
@@ -136,7 +136,7 @@ LN_KERNEL(average_pool) {
     const int32_t *row_counts = memory->tables + step->y_rows, *column_counts = memory->tables + step->x_rows;
     int64_t dr = step->dilation_h * step->x_row, ds = step->dilation_w * step->x_pixel;
     for (int64_t row = rows.begin; row < rows.end; row++) {
-        ln_row at = ln_row_at(memory, step, row);
+        ln_row at = ln_row_at(memory, step, row, worker);
         ln_range r = ln_window(at.h0, step->kernel_h, step->dilation_h, step->in_h);
         for (int64_t ow = 0; ow < step->out_w; ow++) {
             int64_t w0 = ow * step->stride_w - step->pad_left;
@@ -153,7 +153,7 @@ LN_KERNEL(average_pool) {
             }
         }
     }
-    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w);
+    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
 }
 
 LN_KERNEL(global_average) {
@@ -170,7 +170,7 @@ LN_KERNEL(global_average) {
             }
         for (int64_t c = 0; c < step->out_c; c += LN_LANES) vst1q_f32(y + c, vmulq_f32(vld1q_f32(y + c), scale));
     }
-    ln_zero_halo(memory->arena, step, range.begin, range.end);
+    ln_zero_halo(memory->arena, step, range.begin, range.end, worker);
 }
 
 LN_KERNEL(affine) {
@@ -179,8 +179,8 @@ LN_KERNEL(affine) {
     float32x4_t low = vdupq_n_f32(step->low), high = vdupq_n_f32(step->high);
     for (int64_t row = rows.begin; row < rows.end; row++) {
         int64_t image = row / step->out_h, oh = row % step->out_h;
-        const float *x = memory->arena + ln_x_row(step, image, 0, oh);
-        float *y = memory->arena + ln_y_row(step, image, 0, oh);
+        const float *x = memory->arena + worker * step->x_worker + ln_x_row(step, image, 0, oh);
+        float *y = memory->arena + worker * step->y_worker + ln_y_row(step, image, 0, oh);
         for (int64_t ow = 0; ow < step->out_w; ow++)
             for (int64_t c = 0; c < step->out_c; c += LN_LANES) {
                 float32x4_t value = vld1q_f32(x + ow * step->x_pixel + c);
@@ -188,5 +188,5 @@ LN_KERNEL(affine) {
                 vst1q_f32(y + ow * step->y_pixel + c, ln_clip(value, low, high));
             }
     }
-    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w);
+    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
 }

@@ -51,7 +51,7 @@ LN_KERNEL(binary) {
     });
     int64_t pixels = step->out_h * step->out_w;
     ln_range range = ln_unit_images(step, images, unit);
-    ln_zero_halo(arena, step, range.begin * pixels, range.end * pixels);
+    ln_zero_halo(arena, step, range.begin * pixels, range.end * pixels, worker);
 }
 
 LN_KERNEL(mean) {

@@ -44,6 +44,7 @@ static void ln_pause(void) { __asm__ volatile("yield"); }
 
 static int64_t ln_units(const ln_step *step, int64_t images) {
     switch (step->unit_kind) {
+    case CHAIN_UNITS: return step->parts * images;
     case GEMM_UNITS: return ln_gemm_units(step, images);
     case PATCH_UNITS: return ln_winograd_units(step, images);
     case ROW_UNITS: return ln_ceil_div(images * step->out_h, step->rows);
@@ -55,12 +56,25 @@ static int64_t ln_step_images(const ln_step *step, int64_t batch) {
     return ln_min(step->chunk, ln_max(0, batch - step->first)) * step->images;
 }
 
+/* One unit of a step: a kernel's, or the links of one part of a chain, one after the other. */
+static void ln_run_unit(const ln_run *run, const ln_step *step, int64_t images, int64_t unit, int64_t worker) {
+    if (step->unit_kind != CHAIN_UNITS) {
+        run->kernels[step->kernel](run->memory, step, images, unit, worker);
+        return;
+    }
+    const int32_t *bounds = run->memory->tables + step->part_links + unit;
+    for (const ln_step *link = run->steps + step->link + bounds[0]; link < run->steps + step->link + bounds[1]; link++) {
+        int64_t units = ln_units(link, 1);
+        for (int64_t inner = 0; inner < units; inner++)
+            run->kernels[link->kernel](run->memory, link, 1, inner, worker);
+    }
+}
+
 static void ln_run_serial(const ln_run *run) {
     for (int64_t index = run->first; index < run->last; index++) {
         const ln_step *step = run->steps + index;
         int64_t images = ln_step_images(step, run->batch), units = ln_units(step, images);
-        for (int64_t unit = 0; unit < units; unit++)
-            run->kernels[step->kernel](run->memory, step, images, unit, 0);
+        for (int64_t unit = 0; unit < units; unit++) ln_run_unit(run, step, images, unit, 0);
     }
 }
 
@@ -84,7 +98,7 @@ static void ln_participate(const ln_run *run, int64_t threads, int64_t me) {
             for (;;) {
                 int64_t unit = begin + atomic_fetch_add(next + owner * LN_COUNTER_PITCH, 1);
                 if (unit >= end) break;
-                run->kernels[step->kernel](run->memory, step, images, unit, me);
+                ln_run_unit(run, step, images, unit, me);
                 atomic_fetch_add(done, 1);
             }
         }

@@ -106,7 +106,7 @@ static __attribute__((noinline)) void TILE_NAME(gemm_tile_)(const ln_tile *t) {
 
 /* One unit: mc output pixels (within one group of images) x nc_panels panels of output channels. */
 void TILE_NAME(ln_kernel_conv_gemm_)(const ln_memory *memory, const ln_step *step, int64_t images, int64_t unit,
-                                     __attribute__((unused)) int64_t worker) {
+                                     int64_t worker) {
     ln_blocks count = ln_pixel_blocks(step, images);
     int64_t jc = unit / count.all, ic = unit % count.all;
     int64_t group = ic / count.per_group, block = ic % count.per_group;
@@ -114,8 +114,8 @@ void TILE_NAME(ln_kernel_conv_gemm_)(const ln_memory *memory, const ln_step *ste
     int64_t group_pixels = ln_min(step->group_images, images - image0) * step->out_h * step->out_w;
     int64_t m_begin = block * step->mc, m_end = ln_min(m_begin + step->mc, group_pixels);
     int64_t panel_begin = jc * step->nc_panels, panel_end = ln_min(panel_begin + step->nc_panels, step->panels);
-    const float *x = memory->arena + step->x + image0 * step->x_image;
-    float *y = memory->arena + step->y + image0 * step->y_image;
+    const float *x = memory->arena + step->x + worker * step->x_worker + image0 * step->x_image;
+    float *y = memory->arena + step->y + worker * step->y_worker + image0 * step->y_image;
     const float *b = memory->arena + step->b + image0 * step->b_image;
     const float *weights = memory->weights;
     const int32_t *tables = memory->tables;
@@ -166,7 +166,7 @@ void TILE_NAME(ln_kernel_conv_gemm_)(const ln_memory *memory, const ln_step *ste
     }
     if (jc == 0) {
         int64_t before = image0 * step->out_h * step->out_w;
-        ln_zero_halo(memory->arena, step, before + m_begin, before + m_end);
+        ln_zero_halo(memory->arena, step, before + m_begin, before + m_end, worker);
     }
 }
 
@@ -204,7 +204,7 @@ void TILE_NAME(ln_kernel_conv_winograd_)(const ln_memory *memory, const ln_step 
         }
         ln_transform_outputs(memory, step, &patches, m, m_point, WIDTH, panel * WIDTH);
     }
-    ln_clear_patches_halo(memory->arena, step, &patches);
+    ln_clear_patches_halo(memory->arena, step, &patches, worker);
 }
 
 #undef TILE_PASTE

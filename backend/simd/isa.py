@@ -51,10 +51,12 @@ class Isa:
     extensions: tuple[str, ...] = ()
 
 
-EXTENSIONS: Final = {"neon": ("asimddp", "i8mm", "bf16", "asimdhp", "sve")}
+AVX512_BF16: Final = "avx512_bf16"
+"""Dot products of pairs of bfloat16, and rounding to bfloat16."""
+
+EXTENSIONS: Final = {"avx512": (AVX512_BF16,), "neon": ("asimddp", "i8mm", "bf16", "asimdhp", "sve")}
 """By ISA: flags of /proc/cpuinfo for instructions that not every CPU of the ISA has. Lanes, tiles and the order of
 summation do not depend on them, only whether something is one instruction or several."""
-
 
 AVX512: Final = Isa(
     "avx512",

@@ -27,20 +27,21 @@ NATIVE = platform.machine() == "aarch64"
 
 
 def run_steps(
-    kernels: tuple[KernelKey, ...], steps: np.ndarray, images: int, threads: int,
+    kernels: tuple[KernelKey, ...], steps: np.ndarray, walked: int, images: int, threads: int,
     weights: np.ndarray, tables: np.ndarray, memory: np.ndarray, arena: slice, io: list[np.ndarray],
 ) -> None:  # fmt: skip
-    """All steps for `images` units of batch; `memory[arena]` is the arena, and guards lie around it.
+    """Runs the first `walked` steps (behind them lie the links of chains) for `images` units of batch.
 
+    `memory[arena]` is the arena, and guards lie around it.
     memory and the arrays of `io` are changed in place; weights and tables must come back unchanged.
     """
     if NATIVE:
-        _run_here(kernels, steps, images, threads, weights, tables, memory[arena], io)
+        _run_here(kernels, steps, walked, images, threads, weights, tables, memory[arena], io)
         return
     driver = _driver()
     names = b"".join(str(key).encode().ljust(_NAME_BYTES, b"\0") for key in kernels)
     parts = [weights, tables, memory[arena]]
-    head = [threads, images, len(steps), len(kernels), *(part.nbytes for part in parts), len(io)]
+    head = [threads, images, len(steps), walked, len(kernels), *(part.nbytes for part in parts), len(io)]
     sizes = [array.nbytes for array in io]
     stdin, stdout = driver.stdin, driver.stdout
     assert stdin is not None and stdout is not None
@@ -77,16 +78,16 @@ def _driver() -> subprocess.Popen[bytes]:
 
 
 def _run_here(
-    kernels: tuple[KernelKey, ...], steps: np.ndarray, images: int, threads: int,
+    kernels: tuple[KernelKey, ...], steps: np.ndarray, walked: int, images: int, threads: int,
     weights: np.ndarray, tables: np.ndarray, arena: np.ndarray, io: list[np.ndarray],
 ) -> None:  # fmt: skip
     loaded = _library()
     addresses = library.kernel_addresses(loaded, kernels)
     pointers = np.array([array.ctypes.data for array in io], np.int64)
     memory = Memory(arena.ctypes.data, weights.ctypes.data, tables.ctypes.data, pointers.ctypes.data)
-    counters = np.zeros(len(steps) * (threads + 1) * executor._COUNTER_PITCH, np.int64)
+    counters = np.zeros(walked * (threads + 1) * executor._COUNTER_PITCH, np.int64)
     run = Run(
-        addresses.ctypes.data, library.ctypes.pointer(memory), steps.ctypes.data, 0, len(steps), images,
+        addresses.ctypes.data, library.ctypes.pointer(memory), steps.ctypes.data, 0, walked, images,
         counters.ctypes.data,
     )  # fmt: skip
     team = loaded.ln_team_open(threads)

@@ -41,6 +41,8 @@ else:
 ISA = MACHINE.isa
 _GUARD = 4096
 _GUARD_VALUE = np.float32(1234.5)
+_NANS = 0x7FC07FC0
+"""A NaN of float32, and two of bfloat16."""
 
 
 def plan_graph(graph: Graph, max_batch: int = 1, machine: Any = MACHINE) -> Plan:
@@ -54,7 +56,7 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
     images = len(arrays[0]) if plan.batched else 1
     assert images <= plan.max_batch
     memory, arena = _guarded(plan.arena_elements(threads), np.float32)
-    arena[:] = np.nan
+    arena.view(np.uint32)[:] = _NANS
     for offset, array in plan.constants:
         arena[offset : offset + array.size] = array
     outputs = []
@@ -65,20 +67,20 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
     if KERNELS == "neon":
         io_arrays = [*arrays, *(inside for _, inside, _ in outputs)]
         run_steps(
-            plan.kernels, plan.steps, images, threads, plan.weights, plan.tables, memory,
+            plan.kernels, plan.steps, plan.walked, images, threads, plan.weights, plan.tables, memory,
             slice(_GUARD, _GUARD + arena.size), io_arrays,
         )  # fmt: skip
         return _checked(memory, arena, outputs)
     io = np.array([array.ctypes.data for array in arrays] + [inside.ctypes.data for _, inside, _ in outputs], np.int64)
     addresses = kernel_addresses(ISA, plan.kernels)
     steps = plan.steps.view(np.recarray)
-    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, len(steps), images)
+    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, plan.walked, images)
     before = [array.tobytes() for array in (plan.weights, plan.tables)]
     if threads == 1:
         executor.run_serial(*bound)
     else:
         open_team(threads)
-        executor.run_parallel(*bound, executor.counters_for(len(steps), threads), threads)
+        executor.run_parallel(*bound, executor.counters_for(plan.walked, threads), threads)
     assert [array.tobytes() for array in (plan.weights, plan.tables)] == before, "weights or tables were written"
     return _checked(memory, arena, outputs)
 

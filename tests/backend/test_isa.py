@@ -23,12 +23,12 @@ from backend.kernels.table import executor_arguments
 from backend.machine import runs_here
 from backend.plan import executor
 from backend.simd.isa import ISAS, Tile
-from backend.simd.tags import IsaType, TileType
+from backend.simd.tags import TagType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
-OTHERS = [isa.name for isa in ISAS if runs_here(isa)]
-OTHERS = OTHERS[OTHERS.index(MACHINE.best_isa.name) + 1 :]
+_NAMES = [isa.name for isa in ISAS if runs_here(isa)]
+OTHERS = _NAMES[_NAMES.index(MACHINE.best_isa.name) + 1 :]
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm", "generic": "xmm"}
 MULTIPLY = {
@@ -74,7 +74,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
     LLVM may park one vector that is not an accumulator; a tile too large for the registers parks several.
     """
-    text = assembly(conv_gemm, TileType(ISA, tile))
+    text = assembly(conv_gemm, TagType(ISA, tile))
     counts = [len(re.findall(MULTIPLY[ISA.name], loop)) for loop in loops(text)]
     assert max(counts) == UNROLL * tile.mr * tile.nr
     for loop, multiplies in zip(loops(text), counts, strict=True):
@@ -86,7 +86,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
 def test_row_kernels_use_whole_vectors() -> None:
     """Vectors of the ISA's width, and nothing that it lacks."""
-    text = assembly(depthwise_3x3, IsaType(ISA))
+    text = assembly(depthwise_3x3, TagType(ISA))
     assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 

@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from ...graph.ir import ABSENT, Conv, Dense, Op
 from ...kernels.step import PATCH_POINTS, KernelKey
+from ...simd.element import FLOAT32
+from ...simd.isa import Isa
 from .. import winograd
 from ..blocking import choose_depthwise
 from ..choices import GemmChoice, WinogradChoice
 from ..layout import Layout
-from ..pack import F32Array, pack_panels
+from ..pack import F32Array, pack_panels, words_of
 from ..planning import Planning, unsupported
 from .fields import halo_fields, strides_x, strides_y, window_fields
 
@@ -117,12 +119,12 @@ def _gemm_steps(
     tap_count, depth, channels = by_tap.shape
     pixels = y_layout.h * y_layout.w
     group_images = choice.group_images
-    repeat = max(tile.mr for tile in isa.tiles)
-    x_rows = _row_table(x_layout, y_layout, group_images, strides, repeat)
-    y_rows = _row_table(y_layout, y_layout, group_images, (1, 1), repeat)
+    repeat, picture = repeated_rows(isa), (y_layout.h, y_layout.w)
+    x_rows = row_table(x_layout, picture, group_images, strides, repeat)
+    y_rows = row_table(y_layout, picture, group_images, (1, 1), repeat)
     has_b = epilogue.residual != ABSENT
     b_layout = planning.layout(epilogue.residual) if has_b else y_layout
-    b_rows = _row_table(b_layout, y_layout, group_images, (1, 1), repeat)
+    b_rows = row_table(b_layout, picture, group_images, (1, 1), repeat)
     common = {
         "images": y_layout.images,
         **strides_x(x_layout),
@@ -145,24 +147,28 @@ def _gemm_steps(
     for run in choice.runs:
         tile, panels, blocks = run.tile, run.panels, run.blocks
         width = tile.nr * isa.lanes
-        packed = pack_panels(by_tap, first, panels, width)
+        packed = pack_panels(by_tap, first, panels, width, x_layout.element)
         padded_bias = np.zeros(panels * width, np.float32)
         covered = min(panels * width, channels - first)
         padded_bias[:covered] = bias[first : first + covered]
         places: dict[str, Any] = {"x": x, "y": (y[0], y[1] + first)}
         if has_b:
             places["b"] = (epilogue.residual, b_layout.inside + y[1] - y_layout.inside + first)
+        sums = {}
+        if y_layout.element != FLOAT32 and (blocks.kc_taps < tap_count or blocks.kc_depth < depth):
+            rows = min(blocks.mc, -(-group_images * pixels // tile.mr) * tile.mr)
+            sums["scratch_size"] = planning.need_scratch(rows * width)
         planning.step(
             KernelKey("conv_gemm", tile),
             op.name,
             macs=y_layout.images * pixels * tap_count * depth * covered,
             executed_macs=y_layout.images * pixels * tap_count * depth * panels * width,
-            written_bytes=4 * y_layout.images * pixels * covered,
+            written_bytes=y_layout.element.bytes * y_layout.images * pixels * covered,
             weight_bytes=packed.nbytes,
             weight=buffers.add_weights(packed),
             bias=buffers.add_weights(padded_bias),
             panels=panels,
-            panel=tap_count * depth * width,
+            panel=tap_count * words_of(depth, x_layout.element) * width,
             out_c=panels * width,
             mc=blocks.mc,
             nc_panels=blocks.nc_panels,
@@ -170,17 +176,23 @@ def _gemm_steps(
             kc_depth=blocks.kc_depth,
             panels_outside=blocks.panels_outside,
             **(halo_fields(y_layout) if clear_halo and first == 0 else {}),
+            **sums,
             **common,
             **places,
         )
         first += panels * width
 
 
-def _row_table(
-    layout: Layout, output: Layout, group_images: int, strides: tuple[int, int], repeat: int
+def repeated_rows(isa: Isa) -> int:
+    """How often a table repeats its last row, so that the last tile may read past the end."""
+    return max(tile.mr for tile in isa.tiles)
+
+
+def row_table(
+    layout: Layout, picture: tuple[int, int], group_images: int, strides: tuple[int, int], repeat: int
 ) -> npt.NDArray[np.int64]:
-    """Offset of each output pixel's place in `layout`, over a group of images; the last one repeated for tiles."""
-    image, oh, ow = np.ogrid[:group_images, : output.h, : output.w]
+    """Offset in `layout` of each output pixel (picture: OH, OW) over a group of images; the last one `repeat` times."""
+    image, oh, ow = np.ogrid[:group_images, : picture[0], : picture[1]]
     rows = image * layout.image + oh * strides[0] * layout.row + ow * strides[1] * layout.pixel
     return np.concatenate([rows.ravel(), np.repeat(rows.ravel()[-1:], repeat)])
 
@@ -194,7 +206,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
     tile, patches = choice.tile, choice.mc
     width = tile.nr * isa.lanes
     panels = -(-vectors // tile.nr)
-    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width)
+    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width, x.element)
     bias = np.zeros(panels * width, np.float32)
     if op.bias != ABSENT:
         bias[:out_c] = planning.array(op.bias)
@@ -226,7 +238,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
         weight=buffers.add_weights(packed),
         bias=buffers.add_weights(bias),
         zeros=buffers.add_weights(np.zeros(width, np.float32)),
-        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (x.channels_stored + width)),
+        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (words_of(x.channels_stored, x.element) + width)),
         low=op.epilogue.low,
         high=op.epilogue.high,
         **halo_fields(y),
@@ -258,7 +270,7 @@ def _lower_depthwise(planning: Planning, op: Conv) -> None:
     fields = window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2])
     key = KernelKey("depthwise")
     if (kernel_h, kernel_w) == (3, 3) and op.dilations == (1, 1) and op.strides[1] in (1, 2):
-        blocks = choose_depthwise(planning.machine, x.w, 4 * x.image, (y.h, y.w), fields["out_c"] // lanes)
+        blocks = choose_depthwise(planning.machine, x.w, x.image_bytes, (y.h, y.w), fields["out_c"] // lanes, x.element)
         key = KernelKey("depthwise_3x3", blocks.tile)
         fields |= {"nc_panels": blocks.nc_panels, "rows": blocks.rows}
     planning.step(
