@@ -163,7 +163,7 @@ static void ln_clear_patches_halo(float *arena, const ln_step *step, const ln_pa
 #define MR 12
 #define NR 2
 #include "tile.h"
-#define MR 16
+#define MR 12
 #define NR 1
 #include "tile.h"
 #define MR 1

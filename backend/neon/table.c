@@ -28,7 +28,7 @@
 #endif
 
 /* Those that conv.c makes, and simd/isa.py lists. */
-#define LN_TILES(X, name) X(name##_6x4) X(name##_8x3) X(name##_7x3) X(name##_12x2) X(name##_16x1) X(name##_1x8)
+#define LN_TILES(X, name) X(name##_6x4) X(name##_8x3) X(name##_7x3) X(name##_12x2) X(name##_12x1) X(name##_1x8)
 
 #define LN_DECLARE(name) LN_KERNEL(name);
 LN_NAMES(LN_DECLARE)

@@ -85,7 +85,7 @@ NEON: Final = Isa(
     cpu_flags=("asimd",),
     architecture="aarch64",
     llvm_cpu="generic",
-    tiles=(Tile(6, 4), Tile(8, 3), Tile(7, 3), Tile(12, 2), Tile(16, 1), Tile(1, 8)),
+    tiles=(Tile(6, 4), Tile(8, 3), Tile(7, 3), Tile(12, 2), Tile(12, 1), Tile(1, 8)),
     depthwise_mr=8,
     broadcast_loads=False,
 )
