@@ -1,11 +1,11 @@
-"""A scalar from memory as an operand by element: on Arm a multiply-add takes one lane of a register for all its lanes.
+"""A scalar from memory as an operand by element: on Arm a multiply-add takes one lane of a register for all of its.
 
-FMLA by element wants the scalar in a register of its own, filled by a plain load. Left to itself, LLVM does one of three
-other things: it repeats the scalar while loading it (LD1R), which takes a slot of the vector units and so one multiply-
-add's on Arm's cores (Arm's optimisation guides of Neoverse N1 and V2, "ASIMD load, 1 element, all lanes": L and V pipes);
-it loads the scalars of several steps at once, for which there are not registers enough; or it moves loads ahead, with
-the same effect. A volatile load stays where it is and by itself, and `freeze`, which does nothing at run time, stands
-between it and the instruction selection that looks for repeated loads. tools/arm64/mca shows what becomes of it.
+FMLA by element wants the scalar in a register of its own, filled by a plain load. Left to itself, LLVM does one of
+three other things: it repeats the scalar while loading it (LD1R), which takes a slot of the vector units on Arm's
+cores, and so the place of a multiply-add (Arm's optimisation guides of Neoverse N1 and V2: pipes L and V); it loads the
+scalars of several steps at once, for which there are not registers enough; or it moves loads ahead, with the same
+effect. A volatile load stays where it is and by itself, and `freeze`, which does nothing at run time, stands between it
+and the instruction selection that looks for loads to repeat. tools/arm64/mca shows what becomes of it.
 
 llvmlite has no builder for either. May import: nothing of ours.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from llvmlite import ir
 
 
-class _VolatileLoad(ir.instructions.LoadInstr):  # type: ignore[misc, name-defined]  # llvmlite is untyped
+class _VolatileLoad(ir.instructions.LoadInstr):
     def descr(self, buf: list[str]) -> None:
         """As of a load, marked volatile."""
         text: list[str] = []
@@ -25,7 +25,7 @@ class _VolatileLoad(ir.instructions.LoadInstr):  # type: ignore[misc, name-defin
         buf.append("".join(text).replace("load ", "load volatile ", 1))
 
 
-class _Freeze(ir.Instruction):  # type: ignore[misc, name-defined]
+class _Freeze(ir.Instruction):
     def __init__(self, parent: Any, value: Any) -> None:
         super().__init__(parent, value.type, "freeze", [value])
 
