@@ -58,12 +58,9 @@ def resolve_kernels(kernels: str, machine: Machine) -> Kernels:
 def settle_isa(kernels: Kernels, machine: Machine) -> None:
     """Fixes what Numba compiles for in this process, if it will; to be called before a kernel is imported.
 
-    Raises: MachineError if Numba is not installed or already compiles for something else, or if the machine is of
-    another architecture.
+    Raises: MachineError if Numba is not installed or already compiles for something else.
     """
-    if not runs_here(machine.isa):
-        raise MachineError(f"ISA {machine.isa.name!r} is for {machine.isa.architecture}: it cannot run on this machine")
-    if kernels == "neon":
+    if kernels == "neon" or not runs_here(machine.isa):  # the latter can be planned for, and no more
         return
     if not _numba_installed():
         raise MachineError("Numba is not installed, and this machine needs it: pip install numba")
@@ -75,6 +72,9 @@ def settle_isa(kernels: Kernels, machine: Machine) -> None:
 
 def open_executor(kernels: Kernels, plan: Plan, threads: int) -> Executor:
     """The executor of a plan, its kernels compiled. Raises: MachineError if they or the threads cannot be had."""
+    isa = plan.machine.isa
+    if not runs_here(isa):
+        raise MachineError(f"this plan is for ISA {isa.name!r}, which is {isa.architecture}'s: it cannot run here")
     if kernels == "neon":
         from .neon.executor import NeonExecutor
 

@@ -23,6 +23,7 @@ from .graph.onnx_reader import read_model
 from .graph.passes import run_passes
 from .graph.prune import prune
 from .machine import Machine, detect
+from .machine_file import read_machine
 from .pixels import PixelInput
 from .plan.plan import Plan, Port, StepInfo
 from .plan.planner import make_plan
@@ -68,7 +69,7 @@ def plan_model(
     max_batch: int = 1,
     kernels: str = "auto",
     isa: str | None = None,
-    machine: Machine | None = None,
+    machine: Machine | str | os.PathLike[str] | None = None,
     plan: str | os.PathLike[str] | PlanRecord | None = None,
     pixels: PixelInput | None = None,
     outputs: Sequence[str] | None = None,
@@ -79,6 +80,8 @@ def plan_model(
     """
     if not 1 <= max_batch <= MOST_BATCH:
         raise InputError(f"max_batch={max_batch}: choose 1 to {MOST_BATCH}; `run` takes any number of images")
+    if machine is not None and not isinstance(machine, Machine):
+        machine = read_machine(machine)
     if machine is not None and isa not in (None, machine.isa.name):
         raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
     saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
@@ -113,9 +116,9 @@ class InferenceSession:
     `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs that the
     calling thread may use). kernels: "numba", "neon" (the C library, on Arm) or "auto": Numba's where it is
     installed. isa: "avx512", "avx2", "neon", "generic" or None for the best. machine: a description in place of
-    detection. plan: a plan file, or the record of another session's plan, whose choices are followed in place of the
-    planner's. pixels: what raw uint8 N H W C images stand for, if they are to be taken too. outputs: the
-    tensors to compute, intermediate ones included, in place of the model's outputs.
+    detection, or the path of one (`machine_file`). plan: a plan file, or the record of another session's plan, whose
+    choices are followed in place of the planner's. pixels: what raw uint8 N H W C images stand for, if they are to be
+    taken too. outputs: the tensors to compute, intermediate ones included, in place of the model's outputs.
 
     Raises: ModelError, InputError, MachineError, PlanError.
     """
@@ -129,7 +132,7 @@ class InferenceSession:
         threads: int | None = None,
         kernels: str = "auto",
         isa: str | None = None,
-        machine: Machine | None = None,
+        machine: Machine | str | os.PathLike[str] | None = None,
         plan: str | os.PathLike[str] | PlanRecord | None = None,
         pixels: PixelInput | None = None,
         outputs: Sequence[str] | None = None,

@@ -108,7 +108,15 @@ class _ScenarioChoice(click.Choice):  # type: ignore[type-arg]  # generic since 
 @click.option("--performance-sample-count", type=int, metavar="N", help="Samples in RAM during a performance run.")
 @click.option("--user-conf", type=_PATH, metavar="FILE", help="LoadGen settings. [default: the package's user.conf]")
 @click.option("--audit-conf", type=_PATH, metavar="FILE", help="Settings of a compliance test. [default: none]")
-@click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic. [default: the best this machine has]")
+@click.option("--isa", metavar="NAME", help="numba: avx512, avx2, neon or generic. [default: the best there is]")
+@click.option(
+    "--kernels",
+    type=click.Choice(["auto", "numba", "neon"]),
+    default="auto",
+    show_default=True,
+    help="numba: whose kernels; neon: the C library, on Arm.",
+)
+@click.option("--machine", type=_PATH, metavar="FILE.toml", help="numba: plan for the machine described in this file.")
 @_plan
 @_common
 def run(**flags: Any) -> None:
@@ -132,7 +140,19 @@ def run(**flags: Any) -> None:
 
 
 _DEMO_FLAGS: Final = frozenset(
-    ["scenario", "accuracy", "output", "backend", "max_batchsize", "threads", "instances", "isa", "quiet", "debug"]
+    [
+        "scenario",
+        "accuracy",
+        "output",
+        "backend",
+        "max_batchsize",
+        "threads",
+        "instances",
+        "isa",
+        "kernels",
+        "quiet",
+        "debug",
+    ]
 )
 """What `run` takes without a model; everything else is the demo's own choice."""
 
@@ -160,6 +180,7 @@ def _run_demo(flags: dict[str, Any]) -> None:
             instances=flags["instances"],
             threads=flags["threads"],
             isa=flags["isa"],
+            kernels=flags["kernels"],
         )
         outcomes = list(run_demo(config, runs, progress))
     report.print_campaign(outcomes, flags["output"])
@@ -196,6 +217,8 @@ def _run_config(flags: dict[str, Any]) -> RunConfig:
         audit_conf=flags["audit_conf"],
         isa=flags["isa"],
         plan=flags["plan"],
+        kernels=flags["kernels"],
+        machine=flags["machine"],
     )
 
 

@@ -23,14 +23,15 @@ INSIDE_BACKEND = {
     "simd": {"simd"},
     "kernels": {"kernels", "simd", "affinity", "errors"},
     "machine": {"simd", "errors"},
+    "machine_file": {"machine", "simd", "errors"},
     "pixels": {"errors"},
     "reference": {"graph", "errors"},
     "plan": {"plan", "graph", "kernels", "machine", "pixels", "simd", "errors"},
     "neon": {"neon", "plan", "kernels", "affinity", "errors"},
     "engine": {"plan", "kernels", "neon", "machine", "errors"},
     "peak": {"machine", "kernels", "simd", "errors"},
-    "model": {"engine", "plan", "graph", "machine", "pixels", "errors"},
-    "__init__": {"errors", "machine", "model", "pixels", "plan"},
+    "model": {"engine", "plan", "graph", "machine", "machine_file", "pixels", "errors"},
+    "__init__": {"errors", "machine", "machine_file", "model", "pixels", "plan"},
 }
 """File or folder of backend -> what of backend it may import, whole folders or files."""
 

@@ -37,6 +37,7 @@ class NumbaRunner:
         """ISA, plan, threads and where they are, output read."""
         return {
             "engine": "numba",
+            "kernels": self._session.kernels,
             "precision": "fp32",
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
@@ -69,7 +70,9 @@ def _open_session(model: Path, request: RunnerRequest, max_batch: int) -> Infere
         model,
         max_batch=max_batch,
         threads=request.threads,
+        kernels=request.kernels,
         isa=request.isa,
+        machine=request.machine,
         plan=request.plan,
         pixels=PixelInput(request.spec.table()),
     )
