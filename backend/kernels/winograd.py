@@ -1,8 +1,8 @@
 """conv_winograd: stride-1 3x3 convolutions by F(4x4, 3x3), 2.25 multiplications per output in place of 9.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, with points 0, a, -a, b, -b and infinity
-(`step.interpolation_points`): Y = A^T [sum over channels (G g G^T) * (B^T d B)] A for input patches d of 6x6 and outputs
-Y of 4x4 pixels.
+(`step.interpolation_points`): Y = A^T [sum over channels (G g G^T) * (B^T d B)] A for input patches d of 6x6 and
+outputs Y of 4x4 pixels.
 
 A unit takes `mc` patches through all three phases, so that everything between input and output stays in the
 worker's scratch memory, in L2:
