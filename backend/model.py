@@ -293,7 +293,7 @@ class _Executor:
         isa = plan.machine.isa
         self._fixed = (isa, kernel_addresses(isa, plan.kernels), self._arena, plan.weights, plan.tables, self._io)
         self._binds = compiled_binds([_F32, _U8] + [np.dtype(port.dtype) for port in plan.outputs])
-        self._counters = executor.counters_for(len(plan.steps), threads)
+        self._counters = executor.counters_for(plan.walked, threads)
         self._run = executor.compiled_run(isa, threads)
         self._steps = plan.steps.view(np.recarray)
         self._pixel_steps = None if plan.pixel_steps is None else plan.pixel_steps.view(np.recarray)
@@ -301,14 +301,14 @@ class _Executor:
     def run(self, inputs: list[Array], outputs: list[Array], count: int, raw: bool) -> None:
         """`count` images from the start of each input to the start of each output."""
         steps = self._bind(inputs, outputs, raw)
-        self._run_steps(steps, 0, len(steps), count)
+        self._run_steps(steps, 0, self._plan.walked, count)
 
     def time_steps(self, inputs: list[Array], outputs: list[Array], count: int, raw: bool, rounds: int) -> list[float]:
         """Median seconds of each step by itself."""
         steps = self._bind(inputs, outputs, raw)
-        seconds = np.empty((rounds, len(steps)))
+        seconds = np.empty((rounds, self._plan.walked))
         for one_round in seconds:
-            for index in range(len(steps)):
+            for index in range(self._plan.walked):
                 start = time.perf_counter()
                 self._run_steps(steps, index, index + 1, count)
                 one_round[index] = time.perf_counter() - start

@@ -118,7 +118,7 @@ def import_f32(
             x, y = x0 + channel * x_channel, y0 + channel * y_channel
             for pixel in range(out_w):
                 set_y(isa, arena, y + pixel * y_pixel, _read(address, x + pixel * x_pixel, np.float32(0)))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -135,7 +135,7 @@ def import_runs(
         x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for run in range(runs):
             _read_run(isa, arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
-    zero_halo(isa, arena, step, begin * step.out_w, end * step.out_w)
+    zero_halo(isa, arena, step, begin * step.out_w, end * step.out_w, worker)
 
 
 @jit
@@ -160,7 +160,7 @@ def import_planes_3(
             for channel in range(3):
                 value = _read(address, x + channel * x_channel + pixel, np.float32(0))
                 set_y(isa, arena, y + 3 * pixel + channel, value)
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -182,7 +182,7 @@ def import_u8(
                 level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))
                 y = y0 + pixel * y_pixel + channel * y_channel
                 move_y(isa, arena, y, weights, table + channel * 256 + np.int64(level))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit

@@ -249,4 +249,4 @@ def conv_winograd(
         i, j = divmod(place, patch_columns)
         if j == 0:
             first = (image * step.out_h + i * PATCH_OUT) * step.out_w
-            zero_halo(tile, arena, step, first, first + min(PATCH_OUT, step.out_h - i * PATCH_OUT) * step.out_w)
+            zero_halo(tile, arena, step, first, first + min(PATCH_OUT, step.out_h - i * PATCH_OUT) * step.out_w, worker)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from ..graph.ir import Graph, Op
 from ..simd.isa import Tile
 from .blocking import Blocks
+from .chains import Chain
 from .segments import Segment
 
 
@@ -50,9 +51,11 @@ ConvChoice: TypeAlias = GemmChoice | WinogradChoice
 
 @dataclass(frozen=True)
 class Choices:
-    """All that is decided about one graph. nodes: by `node_keys`, of ops for which there is something to choose."""
+    """All that is decided about one graph. nodes: by `node_keys`, of ops for which there is something to choose.
+    chains: in order, each within one segment."""
 
     segments: tuple[Segment, ...]
+    chains: tuple[Chain, ...]
     nodes: Mapping[str, ConvChoice]
 
 

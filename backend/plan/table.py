@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .plan import Plan, StepInfo
@@ -68,12 +68,19 @@ class PlanRow:
 
 
 def plan_rows(plan: Plan) -> tuple[PlanRow, ...]:
-    """A row per step, in the order of execution; the chunks of a segment make one row."""
-    return tuple(_row(plan, index, info) for index, info in enumerate(plan.infos))
+    """A row per step, in the order of execution: the chunks of a segment make one row, a chain one per op in it."""
+    rows = []
+    for index, info in enumerate(plan.infos):
+        step = plan.steps[plan.info_of_step.index(index)]
+        if info.links:  # those of the first band are there in the order of the ops, and nothing is kept before them
+            links = plan.steps[int(step["link"]) : int(step["link"]) + len(info.links)]
+            rows += [_row(plan, link, link_info) for link, link_info in zip(links, info.links, strict=True)]
+        else:
+            rows.append(_row(plan, step, info))
+    return tuple(rows)
 
 
-def _row(plan: Plan, index: int, info: StepInfo) -> PlanRow:
-    step = plan.steps[plan.info_of_step.index(index)]
+def _row(plan: Plan, step: Any, info: StepInfo) -> PlanRow:
     key = plan.kernels[int(step["kernel"])]
     blocked = key.name == _BLOCKED
     return PlanRow(
@@ -101,7 +108,15 @@ def plan_text(plan: Plan, threads: int = 1, roofs: Roofs | None = None) -> str:
     table = [[*_COLUMNS, *(["expected us"] if roofs else [])]]
     table += [_cells(row, roofs) for row in rows]
     table.append(_sums(rows, roofs))
-    return "\n".join([*_heading(plan, roofs), "", *_aligned(table), "", *_memory(plan, threads)])
+    return "\n".join([*_heading(plan, roofs), "", *_aligned(table), "", *_chains(plan), *_memory(plan, threads)])
+
+
+def _chains(plan: Plan) -> list[str]:
+    return [
+        f"chain: {chain.first_node} to {chain.last_node} in {chain.parts} units, by bands of at most {chain.rows} "
+        "output rows; what lies between stays in scratch memory"
+        for chain in plan.record.chains
+    ]
 
 
 def _heading(plan: Plan, roofs: Roofs | None) -> list[str]:

@@ -58,13 +58,13 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
     io = np.array([array.ctypes.data for array in arrays] + [inside.ctypes.data for _, inside, _ in outputs], np.int64)
     addresses = kernel_addresses(ISA, plan.kernels)
     steps = plan.steps.view(np.recarray)
-    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, len(steps), images)
+    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, plan.walked, images)
     before = [array.tobytes() for array in (plan.weights, plan.tables)]
     if threads == 1:
         executor.run_serial(*bound)
     else:
         open_team(threads)
-        executor.run_parallel(*bound, executor.counters_for(len(steps), threads), threads)
+        executor.run_parallel(*bound, executor.counters_for(plan.walked, threads), threads)
     assert [array.tobytes() for array in (plan.weights, plan.tables)] == before, "weights or tables were written"
     _check_guards(memory, arena.size)
     for around, inside, _ in outputs:
