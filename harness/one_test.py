@@ -101,6 +101,7 @@ def _open(task: Task, counters: Counters, failure: Failure) -> _OpenTest:
             max_batch=task.max_batch,
             isa=config.isa,
             plan=config.plan,
+            precision=config.precision,
         )
         instances.append(_open_instance(config.backend, request))
         return Answerer(instances[slot].runner, library, failure, counters, slot)

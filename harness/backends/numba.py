@@ -37,7 +37,7 @@ class NumbaRunner:
         """ISA, plan, threads and where they are, output read."""
         return {
             "engine": "numba",
-            "precision": "fp32",
+            "precision": self._session.precision,
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
             "plan_sha256": self._session.plan().record.sha256,
@@ -67,6 +67,7 @@ def open_runner(request: RunnerRequest) -> NumbaRunner:
 def _open_session(model: Path, request: RunnerRequest, max_batch: int) -> InferenceSession:
     return InferenceSession(
         model,
+        precision=request.precision or "auto",
         max_batch=max_batch,
         threads=request.threads,
         isa=request.isa,
