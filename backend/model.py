@@ -148,6 +148,7 @@ class InferenceSession:
             pixels=pixels,
             outputs=outputs,
         )
+        self._precision = self._plan.record.precision if precision == "auto" else precision
         self._threads = usable_threads(threads, self._plan.machine)
         self._kernels = resolve_kernels(kernels, self._plan.machine)
         self._executor: Executor = open_executor(self._kernels, self._plan, self._threads)
@@ -157,6 +158,11 @@ class InferenceSession:
         self._input_set = set(self._input_names)
         self._output_names = [port.name for port in self._plan.outputs]
         self._output_dtypes = [np.dtype(port.dtype) for port in self._plan.outputs]
+
+    @property
+    def precision(self) -> str:
+        """What "auto" became, or what was asked for: "fp32", "bf16" or "bf16-emulated"."""
+        return self._precision
 
     @property
     def threads(self) -> int:

@@ -13,12 +13,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 from click.core import ParameterSource
 
-from .config import DEFAULT_OUTPUT, PROFILE_NAMES, SCENARIOS, ProfileName, RunConfig
+from .config import DEFAULT_OUTPUT, PROFILE_NAMES, SCENARIOS, Precision, ProfileName, RunConfig
 from .errors import BadInputError, HarnessError, RunInterruptedError
 
 _PATH: Final = click.Path(path_type=Path)
@@ -49,6 +49,8 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
     return click.option("--quiet", is_flag=True, help="No progress on standard error.")(command)
 
+
+_PRECISIONS: Final = click.Choice(get_args(Precision))
 
 _plan: Final = click.option(
     "--plan", type=_PATH, metavar="FILE.json", help="numba: follow the choices in this file, as `plan --json` wrote it."
@@ -117,6 +119,7 @@ class _ScenarioChoice(click.Choice):  # type: ignore[type-arg]  # generic since 
     help="numba: whose kernels; neon: the C library, on Arm.",
 )
 @click.option("--machine", type=_PATH, metavar="FILE.toml", help="numba: plan for the machine described in this file.")
+@click.option("--precision", type=_PRECISIONS, help="Of values and weights. [default: the model's]")
 @_plan
 @_common
 def run(**flags: Any) -> None:
@@ -150,6 +153,7 @@ _DEMO_FLAGS: Final = frozenset(
         "instances",
         "isa",
         "kernels",
+        "precision",
         "quiet",
         "debug",
     ]
@@ -181,6 +185,7 @@ def _run_demo(flags: dict[str, Any]) -> None:
             threads=flags["threads"],
             isa=flags["isa"],
             kernels=flags["kernels"],
+            precision=flags["precision"],
         )
         outcomes = list(run_demo(config, runs, progress))
     report.print_campaign(outcomes, flags["output"])
@@ -216,6 +221,7 @@ def _run_config(flags: dict[str, Any]) -> RunConfig:
         user_conf=flags["user_conf"],
         audit_conf=flags["audit_conf"],
         isa=flags["isa"],
+        precision=flags["precision"],
         plan=flags["plan"],
         kernels=flags["kernels"],
         machine=flags["machine"],
@@ -278,7 +284,7 @@ def accuracy(run_dir: Path, dataset_path: Path | None, **_: Any) -> None:
 
 @cli.command()
 @click.option("--model", type=_PATH, metavar="FILE.onnx", required=True, help="Model to measure.")
-@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of all engines.")
+@click.option("--precision", type=_PRECISIONS, default="fp32", show_default=True, help="Of engines that have it.")
 @click.option("--batch", default="1", show_default=True, metavar="N,N", help="Images in one inference: a row for each.")
 @click.option("--threads", default="1", show_default=True, metavar="N,N", help="Threads, each on a CPU of its own.")
 @click.option(
@@ -329,6 +335,7 @@ def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **se
 @click.option("--max-batchsize", "max_batch", type=int, default=1, show_default=True, metavar="N", help="Most images.")
 @click.option("--threads", type=int, metavar="N", help="Threads of one session. [default: as many as CPUs]")
 @click.option("--isa", metavar="NAME", help="avx512, avx2 or generic. [default: the best this machine has]")
+@click.option("--precision", type=_PRECISIONS, default="fp32", show_default=True, help="Of values and weights.")
 @_plan
 @click.option("--json", "json_path", type=_PATH, metavar="FILE", help="Write the plan there, for --plan to read.")
 @_common

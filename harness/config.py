@@ -16,6 +16,7 @@ Scenario: TypeAlias = Literal["SingleStream", "MultiStream", "Offline", "Server"
 Mode: TypeAlias = Literal["performance", "accuracy", "find_peak"]
 
 ProfileName: TypeAlias = Literal["resnet50", "mobilenet"]
+Precision: TypeAlias = Literal["fp32", "bf16", "bf16-emulated"]
 
 SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
 PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
@@ -42,6 +43,7 @@ class RunConfig:
     LoadGen's settings; None keeps user.conf and the official values. `max_latency_s` is Server's bound and the
     streams' expected latency of a query.
     `max_batch`: most images in one inference; None for the scenario's default.
+    `precision`: None for that of the model. "bf16-emulated" is for our engine alone.
     `plan`: a plan file for our engine, in place of its own choices.
     `instances`, `threads`: None for the scenario's default (`placement.py`).
     `user_conf`: None for the file that comes with the package. `audit_conf`: None for no audit.
@@ -71,6 +73,7 @@ class RunConfig:
     user_conf: Path | None = None
     audit_conf: Path | None = None
     isa: str | None = None
+    precision: Precision | None = None
     plan: Path | None = None
     kernels: str = "auto"
     machine: Path | None = None
@@ -88,6 +91,7 @@ class RunConfig:
             raise BadInputError(f"--kernels is for --backend numba, not for {self.backend}: leave one of the two out")
         if self.machine is not None and self.backend != "numba":
             raise BadInputError(f"--machine is for --backend numba, not for {self.backend}: leave one of the two out")
+        check_precision(self.precision, self.backend)
         if self.mode == "find_peak" and self.scenario != "Server":
             raise BadInputError(
                 f"--find-peak-performance works in Server only, not in {self.scenario}: add --scenario Server"
@@ -128,6 +132,14 @@ _RANGES: Final[dict[str, tuple[str, float, float]]] = {
 }
 """Field -> its flag, and the least and the greatest value that a run could mean: in LoadGen's units a smaller or a
 greater one would become 0 or overflow. NaN lies in no range."""
+
+
+def check_precision(precision: Precision | None, backend: str) -> None:
+    """Raises: BadInputError for a precision that a backend of ours does not have; plugins decide for themselves."""
+    if precision == "bf16" and backend in ("onnxruntime", "null"):
+        raise BadInputError(f"--precision bf16 is for --backend numba or openvino: {backend} has none")
+    if precision == "bf16-emulated" and backend != "numba":
+        raise BadInputError(f"--precision bf16-emulated is for --backend numba, not for {backend}")
 
 
 def check_model_file(model: Path) -> None:

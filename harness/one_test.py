@@ -103,6 +103,7 @@ def _open(task: Task, counters: Counters, failure: Failure) -> _OpenTest:
             plan=config.plan,
             kernels=config.kernels,
             machine=config.machine,
+            precision=config.precision,
         )
         instances.append(_open_instance(config.backend, request))
         return Answerer(instances[slot].runner, library, failure, counters, slot)

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from ..graph.ir import DType, Shape
 from ..kernels.step import KernelKey
 from ..machine import Machine
+from ..simd.element import Element
 from .memory import ModelBytes
+from .precision import multiplied_element
 from .record import PlanRecord
 from .table import PlanRow, Roofs, plan_rows, plan_text
 
@@ -108,6 +110,11 @@ class Plan:
     def walked(self) -> int:
         """How many of the steps the executor walks through; behind them lie the links of chains."""
         return len(self.info_of_step)
+
+    @property
+    def multiplied(self) -> Element:
+        """The element type of what convolutions and dense layers multiply: the peak that they are to be set against."""
+        return multiplied_element(self.record.precision)
 
     def arena_elements(self, threads: int) -> int:
         """Words of the arena of a session: values, and scratch memory for each thread."""

@@ -50,6 +50,11 @@ def settle_precision(asked: str, machine: Machine) -> tuple[Precision, Machine]:
     return "bf16", machine
 
 
+def multiplied_element(precision: str) -> Element:
+    """The element type of what convolutions and dense layers multiply."""
+    return BFLOAT16 if precision == "bf16" else FLOAT32
+
+
 def value_elements(graph: Graph, precision: Precision) -> dict[str, Element]:
     """The element type of every value that is no constant."""
     names = [name for name in graph.values if name not in graph.constants]

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ..simd.element import ALL_FLOAT32
+
 if TYPE_CHECKING:
     from .plan import Plan, StepInfo
 
@@ -36,13 +38,14 @@ class Roofs:
 class PlanRow:
     """One step for max_batch images.
 
-    tile: "MRxNR" or "". mc: pixels (Winograd: patches) per unit; kc_taps x kc_depth: a pc block of K; nc_panels per
-    unit; 0 where a kernel has no such block. group_images: tiled together. chunk: images at a time. Bytes and
+    types: element types of the operands, x-y or all, if not all are float32. tile: "MRxNR" or "". mc: pixels (Winograd:
+    patches) per unit; kc_taps x kc_depth: a pc block of K; nc_panels per unit; 0 where a kernel has no such block. group_images: tiled together. chunk: images at a time. Bytes and
     operations are for max_batch images, weights counted once.
     """
 
     info: StepInfo
     kernel: str
+    types: str
     tile: str
     mc: int
     kc_taps: int
@@ -86,6 +89,7 @@ def _row(plan: Plan, step: Any, info: StepInfo) -> PlanRow:
     return PlanRow(
         info=info,
         kernel=key.name,
+        types="" if key.operands == ALL_FLOAT32 else str(key.operands),
         tile=str(key.tile or ""),
         mc=int(step["mc"]),
         kc_taps=int(step["kc_taps"]) if blocked else 0,
@@ -142,7 +146,7 @@ def _cells(row: PlanRow, roofs: Roofs | None) -> list[str]:
     return [
         row.info.node if len(row.info.node) <= _LONGEST_NAME else "..." + row.info.node[3 - _LONGEST_NAME :],
         row.info.op,
-        row.kernel,
+        f"{row.kernel} {row.types}".rstrip(),
         row.tile,
         str(row.mc) if blocked or row.kernel == _PATCHED else "",
         f"{row.kc_taps}x{row.kc_depth}" if blocked else "",

@@ -10,25 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.ir import Conv, Shape
-from ..kernels.step import PATCH_OUT, PATCH_POINTS
+from ..kernels.step import PATCH_OUT, PATCH_POINTS, interpolation_points
 from ..machine import Machine
 from ..simd.element import Element
 from ..simd.isa import Tile
 from .blocking import STREAMED_BYTES_PER_CYCLE, direct_cycles, tile_cycles
 from .layout import Layout
 from .pack import F32Array, words_of
-
-_G: Final = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-"""Lavin and Gray 2016, section 4.3; kernels/winograd.py has the matching B and A."""
 
 _FEWEST_UNITS: Final = 2
 """Units of a layer, if it has patches enough. A plan does not know how many threads will share it: larger units read
@@ -39,11 +27,22 @@ _TRANSFORM_CYCLES: Final = 300
 out one phase at a time in ResNet50's 56 pixel layers (Cascade Lake at 2.5 GHz)."""
 
 
-def transform_weights(weight: F32Array) -> F32Array:
-    """[O, C, 3, 3] -> G g G^T as [36, C, O], computed in float64."""
-    transformed: npt.NDArray[np.float64] = np.einsum(
-        "ir,ocrs,js->ijco", _G, weight.astype(np.float64), _G, optimize=True
-    )
+def _filter_transform(element: Element) -> npt.NDArray[np.float64]:
+    """G, [6, 3]: 1, p, p^2 over the product of the differences of p to the other points, and infinity.
+
+    Lavin and Gray 2016, section 4.3, for the points of `interpolation_points`; kernels/winograd.py has the matching B
+    and A.
+    """
+    a, b = interpolation_points(element)
+    points = (0.0, a, -a, b, -b)
+    rows = [np.array([1.0, p, p * p]) / np.prod([p - other for other in points if other != p]) for p in points]
+    return np.array([*rows, [0.0, 0.0, 1.0]])
+
+
+def transform_weights(weight: F32Array, element: Element) -> F32Array:
+    """[O, C, 3, 3] -> G g G^T as [36, C, O], computed in float64, for operands of that type."""
+    g = _filter_transform(element)
+    transformed: npt.NDArray[np.float64] = np.einsum("ir,ocrs,js->ijco", g, weight.astype(np.float64), g, optimize=True)
     return np.asarray(transformed.reshape(PATCH_POINTS, weight.shape[1], weight.shape[0]), np.float32)
 
 

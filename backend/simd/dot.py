@@ -18,8 +18,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
+from numba.extending import intrinsic
 
-from .element import FLOAT32
+from .element import BFLOAT16, FLOAT32, Operands
 from .isa import AVX512_BF16
 from .lane_operand import load_lane_operand
 from .memory import element_type
@@ -74,3 +75,15 @@ class Dot:
         shift = ir.Constant(words.type, [16] * self.isa.lanes)
         upper = ir.Constant(words.type, [0xFFFF0000] * self.isa.lanes)
         return builder.bitcast(builder.shl(words, shift), floats), builder.bitcast(builder.and_(words, upper), floats)
+
+
+@intrinsic
+def dot_bfloat16(_typing: Any, isa: Any, x: Any, w: Any, total: Any) -> Any:
+    """[total[i] + x[2i + 1] * w[2i + 1] + x[2i] * w[2i] ...], x and w bfloat16 in the bits of vectors of float32"""
+
+    def emit(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        dot = Dot(builder, TagType(signature.args[0].isa, None, Operands(x=BFLOAT16)))
+        words = ir.VectorType(I32, dot.isa.lanes)
+        return dot.accumulate(builder.bitcast(args[1], words), builder.bitcast(args[2], words), args[3])
+
+    return total(isa, x, w, total), emit

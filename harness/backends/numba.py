@@ -38,7 +38,7 @@ class NumbaRunner:
         return {
             "engine": "numba",
             "kernels": self._session.kernels,
-            "precision": "fp32",
+            "precision": self._session.precision,
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
             "plan_sha256": self._session.plan().record.sha256,
@@ -68,6 +68,7 @@ def open_runner(request: RunnerRequest) -> NumbaRunner:
 def _open_session(model: Path, request: RunnerRequest, max_batch: int) -> InferenceSession:
     return InferenceSession(
         model,
+        precision=request.precision or "auto",
         max_batch=max_batch,
         threads=request.threads,
         kernels=request.kernels,

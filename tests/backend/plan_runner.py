@@ -23,6 +23,7 @@ from backend.kernels.jit import target_isa
 from backend.machine import Machine, detect
 from backend.plan.plan import Plan
 from backend.plan.planner import make_plan
+from backend.plan.precision import Precision
 from backend.simd.isa import NEON
 
 KERNELS = os.environ.get("LOADGEN_NUMBA_TEST_KERNELS", "numba")
@@ -45,9 +46,9 @@ _NANS = 0x7FC07FC0
 """A NaN of float32, and two of bfloat16."""
 
 
-def plan_graph(graph: Graph, max_batch: int = 1, machine: Any = MACHINE) -> Plan:
+def plan_graph(graph: Graph, max_batch: int = 1, machine: Any = MACHINE, precision: Precision = "fp32") -> Plan:
     """The plan of a graph as it is, without passes."""
-    return make_plan(graph, machine, max_batch, None)
+    return make_plan(graph, machine, max_batch, None, precision=precision)
 
 
 def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> list[np.ndarray]:

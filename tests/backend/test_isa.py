@@ -16,8 +16,8 @@ from numba.core import types
 from plan_runner import ISA, MACHINE
 
 from backend.kernels.conv_gemm import conv_gemm
+from backend.kernels.depthwise import depthwise_3x3
 from backend.kernels.gemm_tile import UNROLL
-from backend.kernels.rows import depthwise_3x3
 from backend.kernels.step import STEP
 from backend.kernels.table import executor_arguments
 from backend.machine import runs_here
@@ -86,7 +86,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
 def test_row_kernels_use_whole_vectors() -> None:
     """Vectors of the ISA's width, and nothing that it lacks."""
-    text = assembly(depthwise_3x3, TagType(ISA))
+    text = assembly(depthwise_3x3, TagType(ISA, Tile(ISA.depthwise_mr, 1)))
     assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 

@@ -206,7 +206,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
     tile, patches = choice.tile, choice.mc
     width = tile.nr * isa.lanes
     panels = -(-vectors // tile.nr)
-    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width, x.element)
+    packed = pack_panels(winograd.transform_weights(weight, x.element), 0, panels, width, x.element)
     bias = np.zeros(panels * width, np.float32)
     if op.bias != ABSENT:
         bias[:out_c] = planning.array(op.bias)
