@@ -63,7 +63,7 @@ def settle_isa(kernels: Kernels, machine: Machine) -> None:
     if kernels == "neon" or not runs_here(machine.isa):  # the latter can be planned for, and no more
         return
     if not _numba_installed():
-        raise MachineError("Numba is not installed, and this machine needs it: pip install numba")
+        raise MachineError("kernels are compiled by Numba, which is not installed: pip install numba")
     from .kernels.jit import prepare_cache, target_isa
 
     target_isa(machine.isa, machine.best_isa)
