@@ -106,8 +106,8 @@ def choose_blocks(
     Weights that fit half of L2 stay there while pixels stream past once: pixels outside, a unit is enough pixels
     for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
     such that a block of the panel and its successor, which is being prefetched, fill half of L2. So do smaller ones if
-    the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels by 1.1 to
-    1.25, Cascade Lake). depth: in elements.
+    the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels by 1.1
+    to 1.25, Cascade Lake). depth: in elements.
     """
     words = -(-depth // element.per_word)
     width_bytes = tile.nr * machine.isa.lanes * 4
