@@ -1,6 +1,6 @@
 """What one LoadGen test is asked to be, validated in one place.
 
-`cli.py` and `demo_campaign.py` make these records; everything else only reads them. Knows no LoadGen and no file
+`cli` and `demo_campaign.py` make these records; everything else only reads them. Knows no LoadGen and no file
 format. A record is picklable: it travels to the process that runs LoadGen.
 """
 

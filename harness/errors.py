@@ -1,4 +1,4 @@
-"""The errors of this package: one line each, fit to show to a user; `cli.py` turns the class into an exit status."""
+"""The errors of this package: one line each, fit to show to a user; `cli` turns the class into an exit status."""
 
 from __future__ import annotations
 

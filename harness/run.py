@@ -1,4 +1,4 @@
-"""One LoadGen test from a RunConfig to a verdict. Called by `cli.py` and `demo_campaign.py`."""
+"""One LoadGen test from a RunConfig to a verdict. Called by `cli` and `demo_campaign.py`."""
 
 from __future__ import annotations
 
