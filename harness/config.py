@@ -14,11 +14,13 @@ from .errors import BadInputError
 
 Scenario: TypeAlias = Literal["SingleStream", "MultiStream", "Offline", "Server"]
 Mode: TypeAlias = Literal["performance", "accuracy", "find_peak"]
+ComplianceTest: TypeAlias = Literal["TEST01", "TEST04"]
 
 ProfileName: TypeAlias = Literal["resnet50", "mobilenet"]
 
 SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
 PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
+COMPLIANCE_TESTS: Final[tuple[ComplianceTest, ...]] = get_args(ComplianceTest)
 STREAMS: Final = frozenset({"SingleStream", "MultiStream"})
 """Scenarios in which the next query waits for the answer to the last one."""
 
@@ -45,6 +47,7 @@ class RunConfig:
     `plan`: a plan file for our engine, in place of its own choices.
     `instances`, `threads`: None for the scenario's default (`placement.py`).
     `user_conf`: None for the file that comes with the package. `audit_conf`: None for no audit.
+    `compliance_test`: a performance run with this test's official audit settings.
     `not_submittable`: reasons known beforehand why this run cannot be submitted.
     """
 
@@ -70,6 +73,7 @@ class RunConfig:
     threads: int | None = None
     user_conf: Path | None = None
     audit_conf: Path | None = None
+    compliance_test: ComplianceTest | None = None
     isa: str | None = None
     plan: Path | None = None
     not_submittable: tuple[str, ...] = ()
@@ -100,7 +104,7 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         """Where this test's logs go."""
-        return self.output / self.name / self.scenario / self.mode
+        return self.output / self.name / self.scenario / (self.compliance_test or self.mode)
 
 
 _MOST_SAMPLES: Final = 1_000_000_000

@@ -25,3 +25,7 @@ class RunInterruptedError(HarnessError):
     def __init__(self, text: str, signal_number: int) -> None:
         super().__init__(text)
         self.signal_number = signal_number
+
+
+class CheckFailedError(HarnessError):
+    """Everything ran, and what was examined is not as it should be; the findings have been printed. Exit status 1."""

@@ -74,7 +74,7 @@ def run(task: Task, counters: Counters, parent: Connection) -> None:
         sample_count=test.sample_count,
         performance_sample_count=test.sample_count,
         log_folder=task.log_folder,
-        audit_conf=task.config.audit_conf or task.log_folder / NO_AUDIT_CONF,
+        audit_conf=settings.audit_file(task.config) or task.log_folder / NO_AUDIT_CONF,
     )
     test.dispatcher.close()
     if not failure.happened:

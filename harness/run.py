@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from .results import RunResult, check_endings, read_result
 from .run_folder import RunFolder, utc_now
 from .supervisor import Watch, supervise
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of run.json; raised when a field changes its meaning."""
 
 _NOTHING_AGAINST: Final = "settings and data as the rules ask"
@@ -83,13 +83,30 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
         return _Run(task, profile, folder, progress).to_the_end()
 
 
+def config_from_record(record: Mapping[str, Any], folder: Path) -> RunConfig:
+    """The RunConfig that a run's run.json holds. Raises: BadInputError if another version wrote it."""
+    if record.get("format") != FORMAT:
+        raise BadInputError(
+            f"{folder}: run.json has format {record.get('format')}, this version knows {FORMAT}: run it again"
+        )
+    values = dict(record["config"])
+    for name in _PATH_FIELDS:
+        values[name] = None if values[name] is None else Path(values[name])
+    values["not_submittable"] = tuple(values["not_submittable"])
+    return RunConfig(**values)
+
+
+_PATH_FIELDS: Final = ("model", "dataset_path", "output", "store_path", "user_conf", "audit_conf", "plan")
+
+
 def _check_files(config: RunConfig, profile: Profile) -> Path:
     """Refuse what can be seen to be wrong before anything slow begins; returns the user.conf to use."""
     user_conf = (config.user_conf or settings.DEFAULT_USER_CONF).absolute()
     user_settings = settings.read_user_conf(user_conf, profile.loadgen_model)
     settings.check_rate(config, user_settings, user_conf)
-    if config.audit_conf is not None:
-        settings.read_audit_conf(config.audit_conf)
+    audit_conf = settings.audit_file(config)
+    if audit_conf is not None:
+        settings.read_audit_conf(audit_conf)
     if config.plan is not None and not config.plan.is_file():
         raise BadInputError(f"--plan {config.plan}: no such file")
     if config.model is not None:
@@ -229,7 +246,9 @@ class _Run:
             *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
         )
         self._mark("running")
-        title = f"{config.scenario} {config.mode}" + (", trials at many rates" if config.mode == "find_peak" else "")
+        title = f"{config.scenario} {config.compliance_test or config.mode}" + (
+            ", trials at many rates" if config.mode == "find_peak" else ""
+        )
         note = f", {stray} threads NOT on their cores" if stray else ", pinned"
         self._progress.phase(
             f"{title}: {_counted(task.placement.instances, 'instance')} x "

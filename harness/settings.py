@@ -136,6 +136,13 @@ def _checked(
     return UserSetting(line_number, scenario, key, value)
 
 
+def audit_file(config: RunConfig) -> Path | None:
+    """The audit settings of a test: those of its compliance test, or the file it names."""
+    if config.compliance_test is not None:
+        return CONF_FOLDER / f"{config.compliance_test}.conf"
+    return config.audit_conf
+
+
 def is_set(settings: tuple[UserSetting, ...], scenario: str, key: str) -> bool:
     """Whether user.conf says anything about a key in a scenario."""
     return any(setting.key == key and setting.scenario in ("*", scenario) for setting in settings)

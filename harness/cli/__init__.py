@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from ..errors import BadInputError, HarnessError, RunInterruptedError
-from . import runs
+from . import runs, submission
 
 
 def _one_spelling(name: str) -> str:
@@ -39,7 +39,7 @@ def cli() -> None:
     """MLPerf Inference on CPUs: the official LoadGen over Numba-compiled kernels."""
 
 
-for command in (runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan):
+for command in (runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan, submission.audit):
     cli.add_command(command)
 
 
