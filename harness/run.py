@@ -184,9 +184,11 @@ class _Run:
             self._add_reasons("LoadGen's verdict is INVALID")
         return result
 
-    def _add_reasons(self, *reasons: str) -> None:
-        """Why this run cannot be submitted, in run.json with the next mark."""
+    def _add_reasons(self, *reasons: str, closed_only: bool = False) -> None:
+        """Why this run cannot be submitted, at all or in the closed division, in run.json with the next mark."""
         self._not_submittable += reasons
+        if closed_only:
+            self._record["not_closed"] = [*self._record["not_closed"], *reasons]
         self._record["not_submittable"] = self._not_submittable
         self._record["submission"] = "not for submission" if self._not_submittable else _NOTHING_AGAINST
 
@@ -209,7 +211,8 @@ class _Run:
             self._add_reasons(
                 f"accuracy {scored.percent:.3f} % is below the benchmark's target "
                 f"{official.least_accuracy_percent:.4f} % "
-                f"({100 * official.accuracy_share:g} % of {official.accuracy_percent:g} %)"
+                f"({100 * official.accuracy_share:g} % of {official.accuracy_percent:g} %)",
+                closed_only=True,
             )
         self._mark("finished", accuracy={"line": scored.line, **asdict(scored)})
         return scored
@@ -224,6 +227,7 @@ class _Run:
             "config": {name: _as_json(value) for name, value in asdict(config).items()},
             "max_batch": task.max_batch,
             "dataset": {"images": task.dataset.sample_count, "store": str(task.dataset.store_path)},
+            "not_closed": [],
             "user_conf": {"path": str(task.user_conf), "text": task.user_conf.read_text(encoding="utf-8")},
             "settings": {
                 "official": opened.official_settings,
@@ -237,10 +241,9 @@ class _Run:
         }
         self._warn([*task.dataset.warnings, *_of_the_input(self._profile, opened)])
         stray = sum(instance.stray_thread_count for instance in opened.instances)
+        self._add_reasons(*self._profile.not_submittable, *_of_the_model(config, self._profile), closed_only=True)
         self._add_reasons(
-            *self._profile.not_submittable,
             *config.not_submittable,
-            *_of_the_model(config, self._profile),
             *_of_the_data(task.dataset, config, opened),
             *([f"{_counted(stray, 'thread')} outside the cores of their instance"] if stray else []),
             *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),

@@ -39,7 +39,10 @@ def cli() -> None:
     """MLPerf Inference on CPUs: the official LoadGen over Numba-compiled kernels."""
 
 
-for command in (runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan, submission.audit):
+for command in (
+    *(runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan),
+    *(submission.audit, submission.package_command, submission.describe_system),
+):
     cli.add_command(command)
 
 

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from ..config import COMPLIANCE_TESTS, ComplianceTest
 from ..errors import CheckFailedError
 from .options import PATH, common_options
+
+_PRESENT_ROUND: Final = "v6.1"
+
+_round: Final = click.option(
+    "--round", "round_name", default=_PRESENT_ROUND, show_default=True, metavar="NAME", help="Whose rules."
+)
+_system_type: Final = click.option(
+    "--scenarios",
+    "system_type",
+    default="edge",
+    show_default=True,
+    metavar="TYPE",
+    help="System type, which decides the scenarios: edge or datacenter,edge.",
+)
+
+
+def _submission_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What names a submission."""
+    options = (
+        click.option("--division", type=click.Choice(["closed", "open"]), default="closed", show_default=True),
+        _system_type,
+        click.option("--system-name", required=True, metavar="NAME", help="Folder of the system's results."),
+        click.option("--submitter", required=True, metavar="ORG", help="Folder of the submitter."),
+        click.option("--system-toml", type=PATH, metavar="FILE.toml", help="What cannot be detected of the system."),
+        click.option("--calibration", type=PATH, metavar="FILE.md", help="Description of a quantisation."),
+        click.option("--infer", is_flag=True, help="Edge: infer MultiStream and Offline where they were not run."),
+        click.option("--rehearsal", is_flag=True, help="Package what is not for submission, and mark it so."),
+        _round,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _ask_on_terminal() -> Callable[[str, str], str] | None:
+    """A question per unknown field, if somebody is there."""
+    if not sys.stdin.isatty():
+        return None
+    return lambda field, hint: click.prompt(f"{field} ({hint})" if hint else field, err=True, type=str)
 
 
 @click.command()
@@ -34,3 +75,35 @@ def audit(test: ComplianceTest, scenario_dir: Path, verify_only: bool, quiet: bo
     report.print_audit(outcome)
     if not outcome.passed:
         raise CheckFailedError(f"{test} failed: see {outcome.folder}")
+
+
+@click.command("package")
+@click.argument("runs_dir", type=PATH)
+@click.option("--output", type=PATH, required=True, metavar="DIR", help="Gets the tree and the untruncated originals.")
+@_submission_options
+@common_options
+def package_command(runs_dir: Path, output: Path, quiet: bool, debug: bool, **settings: Any) -> None:
+    """Make the tree to submit from the finished runs in RUNS_DIR, such as reports/runs/resnet50."""
+    del quiet, debug  # it is quick; debug is read by `main`
+    from ..submission.package import PackageConfig, package
+
+    tree = package(PackageConfig(runs=runs_dir, output=output, **settings), _ask_on_terminal())
+    click.echo(f"tree: {tree}")
+
+
+@click.command()
+@click.option("--output", type=PATH, metavar="FILE.toml", help="[default: standard output]")
+@_round
+@common_options
+def describe_system(output: Path | None, round_name: str, **_: Any) -> None:
+    """Write the system description as far as it can be detected, to be completed for --system-toml."""
+    from ..run_folder import write_atomically
+    from ..submission.rounds import load_round
+    from ..submission.system import as_toml
+
+    text = as_toml(load_round(round_name), Path.cwd())
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    write_atomically(output, text)
+    click.echo(f"complete the empty fields in {output}")
