@@ -14,6 +14,7 @@ from .results import RunResult
 from .run import RunOutcome
 from .settings import MS_PER_S, NS_PER_S
 from .submission.audit import AuditOutcome
+from .submission.checks import CheckReport
 
 
 def print_outcome(outcome: RunOutcome) -> None:
@@ -84,6 +85,14 @@ def print_audit(outcome: AuditOutcome) -> None:
     if outcome.excused:
         click.echo("answers differ, but the accuracies agree within the 1 % that the rules allow")
     click.echo(f"{outcome.test}: {'passed' if outcome.passed else 'FAILED'}")
+
+
+def print_check(checked: CheckReport) -> None:
+    """A line per finding, or that there is none."""
+    for finding in checked.findings:
+        click.echo(str(finding))
+    if checked.passed:
+        click.echo(f"looks OK: {checked.rules} rules over {checked.scenarios} scenarios")
 
 
 def _server_line(outcome: RunOutcome) -> str:

@@ -107,3 +107,27 @@ def describe_system(output: Path | None, round_name: str, **_: Any) -> None:
         return
     write_atomically(output, text)
     click.echo(f"complete the empty fields in {output}")
+
+
+@click.command()
+@click.argument("tree", type=PATH)
+@_round
+@click.option("--submitter", metavar="ORG", help="Only this submitter. [default: all]")
+@click.option("--originals", type=PATH, metavar="DIR", help="Untruncated logs. [default: `originals` beside TREE]")
+@click.option("--rehearsal", is_flag=True, help="Do not mind that the tree is marked as a rehearsal.")
+@common_options
+def check(
+    tree: Path, round_name: str, submitter: str | None, originals: Path | None, rehearsal: bool, **_: Any
+) -> None:
+    """Check the submission in TREE (which holds closed/ or open/) by all rules. Exit status 1 if any is broken."""
+    from .. import report
+    from ..submission.checks import CheckConfig, check_tree
+    from ..submission.package import ORIGINALS
+
+    beside = tree.absolute().parent / ORIGINALS
+    if originals is None and beside.is_dir():
+        originals = beside
+    checked = check_tree(CheckConfig(tree.absolute(), round_name, submitter, originals, rehearsal))
+    report.print_check(checked)
+    if not checked.passed:
+        raise CheckFailedError(f"{tree}: {len(checked.findings)} findings against the rules of {round_name}")
