@@ -14,12 +14,14 @@ from .backends import check_backend
 from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
+from .live import Goal
 from .messages import Opened, Task
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
 from .progress import Progress
 from .results import RunResult, check_endings, read_result
 from .run_folder import RunFolder, utc_now
 from .supervisor import Watch, supervise
+from .timings import Durations
 
 FORMAT: Final = 2
 """Of run.json; raised when a field changes its meaning."""
@@ -29,7 +31,7 @@ _NOTHING_AGAINST: Final = "settings and data as the rules ask"
 _SEARCH_FAILED: Final = "Initial lower bound does not satisfy performance constraints"
 """LoadGen's words when the rate that a search starts from is too high already."""
 
-_DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStream": 8, "Offline": 8, "Server": 1}
+DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStream": 8, "Offline": 8, "Server": 1}
 """A query's own size for the streams. Server: on a CPU a batch saves little and makes its first sample wait."""
 
 
@@ -51,6 +53,9 @@ class RunOutcome:
     effective_settings: settings.SettingValues
     moved_aside: Path | None
     """Where an earlier run of the same folder went."""
+    responses: Durations
+    service: Durations
+    """Of its queries and of its inferences, by the harness's own clock."""
 
 
 def run(config: RunConfig, progress: Progress) -> RunOutcome:
@@ -76,7 +81,7 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
             config=config,
             dataset=dataset,
             placement=planned,
-            max_batch=config.max_batch or _DEFAULT_MAX_BATCH[config.scenario],
+            max_batch=config.max_batch or DEFAULT_MAX_BATCH[config.scenario],
             user_conf=user_conf,
             log_folder=folder.path,
         )
@@ -139,9 +144,9 @@ class _Run:
     def to_the_end(self) -> RunOutcome:
         """Supervise the child; whatever ends the test is written to run.json."""
         try:
-            ended = supervise(self._task, self._begin, self._progress)
+            supervised = supervise(self._task, self._begin, self._progress)
             result = self._read_result()
-            self._mark("finished", result=asdict(result), peak_memory_bytes=ended.peak_memory_bytes)
+            self._mark("finished", result=asdict(result), peak_memory_bytes=supervised.ended.peak_memory_bytes)
             scored = self._score()
         except RunInterruptedError as error:
             self._mark("interrupted", error=str(error))
@@ -160,6 +165,8 @@ class _Run:
             official_settings=self._record["settings"]["official"],
             effective_settings=self._record["settings"]["effective"],
             moved_aside=self._moved_aside,
+            responses=supervised.responses,
+            service=supervised.service,
         )
 
     def _read_result(self) -> RunResult:
@@ -259,9 +266,7 @@ class _Run:
             f"{'; '.join(','.join(map(str, cores)) for cores in task.placement.cores)}{note}, "
             f"batches of up to {task.max_batch}"
         )
-        samples, exactly = _expected_samples(task, opened)
-        min_duration_s = float(opened.effective_settings["min_duration_ms"]) / settings.MS_PER_S
-        return Watch(title, samples, exactly, min_duration_s)
+        return Watch(title, _goal(task, opened))
 
     def _mark(self, status: str, **more: Any) -> None:
         if not self._record:
@@ -283,13 +288,26 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _expected_samples(task: Task, opened: Opened) -> tuple[int | None, bool]:
-    """As Watch has them. What an audit file changes LoadGen reads when the test begins."""
-    if task.config.mode == "find_peak" or task.config.audit_conf is not None:
-        return None, False
-    if task.config.mode == "accuracy":
-        return task.dataset.sample_count, True
-    return settings.sample_count(task.config.scenario, opened.effective_settings)
+def _goal(task: Task, opened: Opened) -> Goal | None:
+    """What the test has to reach. What an audit file of the user's changes LoadGen reads when the test begins."""
+    config, effective = task.config, opened.effective_settings
+    if config.mode == "find_peak" or config.audit_conf is not None:
+        return None
+    if config.mode == "accuracy":
+        samples, exactly = task.dataset.sample_count, True
+    else:
+        samples, exactly = settings.sample_count(config.scenario, effective)
+    percentile, bound_s = settings.latency_goal(config.scenario, effective)
+    return Goal(
+        scenario=config.scenario,
+        mode=config.mode,
+        samples=samples,
+        exactly=exactly,
+        min_queries=int(effective["min_query_count"]),
+        min_duration_s=float(effective["min_duration_ms"]) / settings.MS_PER_S,
+        percentile=percentile,
+        bound_s=bound_s,
+    )
 
 
 def _of_the_model(config: RunConfig, profile: Profile) -> Iterator[str]:

@@ -195,6 +195,15 @@ def sample_count(scenario: Scenario, effective: SettingValues) -> tuple[int, boo
     return (most or least) * samples_per_query, most > 0
 
 
+def latency_goal(scenario: Scenario, effective: SettingValues) -> tuple[float, float | None]:
+    """The percentile of latency that counts, as a share, and Server's bound on it in seconds."""
+    if scenario == "Server":
+        bound_s = float(effective["server_target_latency_ns"]) / NS_PER_S
+        return float(effective["server_target_latency_percentile"]), bound_s
+    prefix = "multi_stream" if scenario == "MultiStream" else "single_stream"
+    return float(effective[f"{prefix}_target_latency_percentile"]), None
+
+
 _OFFLINE_SLACK: Final = 1.1
 
 RATE_ATTRIBUTES: Final[Mapping[str, str]] = {"Server": "server_target_qps", "Offline": "offline_expected_qps"}

@@ -11,7 +11,7 @@ import click
 
 from ..config import COMPLIANCE_TESTS, ComplianceTest
 from ..errors import CheckFailedError
-from .options import PATH, common_options
+from .options import PATH, common_options, engine_options, shared_run
 
 _PRESENT_ROUND: Final = "v6.1"
 
@@ -131,3 +131,32 @@ def check(
     report.print_check(checked)
     if not checked.passed:
         raise CheckFailedError(f"{tree}: {len(checked.findings)} findings against the rules of {round_name}")
+
+
+@click.command()
+@engine_options
+@_system_type
+@_round
+@click.option("--seconds", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Of one short run.")
+@click.option(
+    "--output", type=PATH, default=Path("user.conf"), show_default=True, metavar="FILE", help="The user.conf to write."
+)
+@click.option(
+    "--runs", type=PATH, default=Path("reports/runs"), show_default=True, metavar="DIR", help="Gets the short runs."
+)
+@common_options
+def tune_load(
+    system_type: str, round_name: str, seconds: float, output: Path, runs: Path, quiet: bool, **settings: Any
+) -> None:
+    """Find target_qps and target_latency of every scenario by short runs, and write a user.conf."""
+    from ..progress import open_progress
+    from ..submission.rounds import load_round
+    from ..tuning.tune import TuneConfig, tune, user_conf, write_user_conf
+
+    scenarios = load_round(round_name).scenarios_of(system_type)
+    config = TuneConfig(shared_run(settings, runs), scenarios, seconds)
+    with open_progress(quiet) as progress:
+        tuned = tune(config, progress)
+    write_user_conf(tuned, output)
+    click.echo(user_conf(tuned), nl=False)
+    click.echo(f"written: {output}")
