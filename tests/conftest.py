@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 _ARM64 = {
     "tests/backend": ("kernels", "row_kernels", "io_kernels", "strided_kernels", "winograd", "chains"),
     "tests/preprocessing": ("resize",),

@@ -39,8 +39,9 @@ class PlanRow:
     """One step for max_batch images.
 
     types: element types of the operands, x-y or all, if not all are float32. tile: "MRxNR" or "". mc: pixels (Winograd:
-    patches) per unit; kc_taps x kc_depth: a pc block of K; nc_panels per unit; 0 where a kernel has no such block. group_images: tiled together. chunk: images at a time. Bytes and
-    operations are for max_batch images, weights counted once.
+    patches) per unit; kc_taps x kc_depth: a pc block of K; nc_panels per unit; 0 where a kernel has no such block.
+    group_images: tiled together. chunk: images at a time. Bytes and operations are for max_batch images, weights
+    counted once.
     """
 
     info: StepInfo
@@ -94,7 +95,7 @@ def _row(plan: Plan, step: Any, info: StepInfo) -> PlanRow:
         mc=int(step["mc"]),
         kc_taps=int(step["kc_taps"]) if blocked else 0,
         kc_depth=int(step["kc_depth"]) if blocked else 0,
-        nc_panels=int(step["nc_panels"]) if blocked else 0,
+        nc_panels=int(step["nc_panels"]),
         panels_outside=bool(step["panels_outside"]),
         group_images=int(step["group_images"]) if blocked else 0,
         chunk=int(step["chunk"]),
@@ -150,7 +151,7 @@ def _cells(row: PlanRow, roofs: Roofs | None) -> list[str]:
         row.tile,
         str(row.mc) if blocked or row.kernel == _PATCHED else "",
         f"{row.kc_taps}x{row.kc_depth}" if blocked else "",
-        str(row.nc_panels) if blocked else "",
+        str(row.nc_panels) if row.nc_panels else "",
         order,
         f"{row.chunk}x{row.group_images}" if blocked else str(row.chunk),
         *_figures(row.weight_bytes, row.read_bytes, row.written_bytes, row.operations),

@@ -39,6 +39,7 @@ class NumbaRunner:
             "engine": "numba",
             "kernels": self._session.kernels,
             "precision": self._session.precision,
+            "input_data_type": "uint8",
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
             "plan_sha256": self._session.plan().record.sha256,
