@@ -23,8 +23,8 @@ from .planning import Planning
 from .segments import Segment, choose_segments
 
 _GROUP_PIXELS: Final = 512
-"""Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared: of 512 pixels
-it is at most 2 %. More only lengthens the tables of rows."""
+"""Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared: of 512
+pixels it is at most 2 %. More only lengthens the tables of rows."""
 
 
 @dataclass(frozen=True)
