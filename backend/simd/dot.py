@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 
 from .element import BFLOAT16, FLOAT32, Operands
 from .isa import AVX512_BF16
+from .lane_operand import load_lane_operand
 from .memory import element_type
 from .tags import TagType
 from .vector import F32, I32, fma_vector, load_vector, splat_vector
@@ -39,7 +40,11 @@ class Dot:
         """The word at a pointer to an element of x, in every lane. It need not be aligned to words."""
         if self.element != FLOAT32:
             pointer = self.builder.bitcast(pointer, self.word.as_pointer())
-        return splat_vector(self.builder, self.builder.load(pointer, align=self.element.bytes), self.isa.lanes)
+        if self.isa.broadcast_loads:
+            word = self.builder.load(pointer, align=self.element.bytes)
+        else:
+            word = load_lane_operand(self.builder, pointer, self.element.bytes)
+        return splat_vector(self.builder, word, self.isa.lanes)
 
     def broadcast_one(self, pointer: Any) -> Any:
         """A word of one element of x and zeros behind it: what follows the last element may be anything, a NaN too."""

@@ -20,13 +20,14 @@ from backend.kernels.depthwise import depthwise_3x3
 from backend.kernels.gemm_tile import UNROLL
 from backend.kernels.step import STEP
 from backend.kernels.table import executor_arguments
+from backend.machine import runs_here
 from backend.plan import executor
 from backend.simd.isa import ISAS, Tile
 from backend.simd.tags import TagType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
-_NAMES = [isa.name for isa in ISAS]
+_NAMES = [isa.name for isa in ISAS if runs_here(isa)]
 OTHERS = _NAMES[_NAMES.index(MACHINE.best_isa.name) + 1 :]
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm", "generic": "xmm"}
