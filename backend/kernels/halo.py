@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ..simd.memory import set_y
 from .jit import jit
 
 
 @jit
-def zero_halo(arena: Any, step: Any, begin: int, end: int) -> None:
+def zero_halo(tag: Any, arena: Any, step: Any, begin: int, end: int) -> None:
     """Clears the halo beside the output pixels [begin, end), counted over all images in N OH OW order.
 
     The pixel that starts a row stands for the row's left and right halo, the first row of an image for the top,
@@ -22,6 +25,7 @@ def zero_halo(arena: Any, step: Any, begin: int, end: int) -> None:
         return
     first_row = (begin + step.out_w - 1) // step.out_w
     last_row = (end + step.out_w - 1) // step.out_w
+    zero = np.float32(0)
     left = step.halo_left * step.y_pixel
     right = step.halo_right * step.y_pixel
     for row in range(first_row, last_row):
@@ -31,6 +35,6 @@ def zero_halo(arena: Any, step: Any, begin: int, end: int) -> None:
         top = step.halo_top * step.y_row if oh == 0 else 0
         bottom = step.halo_bottom * step.y_row if oh == step.out_h - 1 else 0
         for i in range(start - top - left, start):
-            arena[i] = 0
+            set_y(tag, arena, i, zero)
         for i in range(stop, stop + bottom + right):
-            arena[i] = 0
+            set_y(tag, arena, i, zero)

@@ -16,8 +16,10 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of
-from ..simd.vector import F32, VectorType, element_pointer, load_vector, store_interleaved
+from ..simd.element import FLOAT32
+from ..simd.memory import get_x, move_y, operand_pointer, set_y, store_y_interleaved, write_element
+from ..simd.tag import lanes_of, y_per_word
+from ..simd.vector import F32, VectorType, element_pointer, load_vector
 from .halo import zero_halo
 from .jit import jit
 from .rows import unit_rows
@@ -69,15 +71,23 @@ def _read_vector(_typing: Any, isa: Any, address: Any, index: Any) -> Any:
 
 
 @intrinsic
-def _read_run(_typing: Any, arena: Any, offset: Any, address: Any, index: Any, length: Any) -> Any:
-    """arena[offset : offset + length] = elements from `index` on of a float32 array that starts at `address`."""
+def _read_run(_typing: Any, isa: Any, arena: Any, offset: Any, address: Any, index: Any, length: Any) -> Any:
+    """y[offset : offset + length] = elements from `index` on of a float32 array that starts at `address`."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = element_pointer(context, builder, signature.args[0], args[0], args[1])
-        cgutils.raw_memcpy(builder, target, _float_pointer(builder, args[2], args[3]), args[4], 4)
+        tag, arena_type = signature.args[:2]
+        element = tag.operands.y
+        target = operand_pointer(context, builder, arena_type, args[1], element, args[2])
+        source = _float_pointer(builder, args[3], args[4])
+        if element == FLOAT32:
+            cgutils.raw_memcpy(builder, target, source, args[5], element.bytes)
+        else:
+            with cgutils.for_range(builder, args[5]) as loop:
+                value = builder.load(builder.gep(source, [loop.index]))
+                write_element(builder, tag.isa, element, value, builder.gep(target, [loop.index]))
         return context.get_dummy_value()
 
-    return types.void(arena, *([types.int64] * 4)), emit
+    return types.void(isa, arena, *([types.int64] * 4)), emit
 
 
 @intrinsic
@@ -107,8 +117,8 @@ def import_f32(
         for channel in range(out_c):
             x, y = x0 + channel * x_channel, y0 + channel * y_channel
             for pixel in range(out_w):
-                arena[y + pixel * y_pixel] = _read(address, x + pixel * x_pixel, np.float32(0))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                set_y(isa, arena, y + pixel * y_pixel, _read(address, x + pixel * x_pixel, np.float32(0)))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w)
 
 
 @jit
@@ -124,8 +134,8 @@ def import_runs(
         image, h = divmod(row, step.out_h)
         x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for run in range(runs):
-            _read_run(arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
-    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+            _read_run(isa, arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
+    zero_halo(isa, arena, step, begin * step.out_w, end * step.out_w)
 
 
 @jit
@@ -145,20 +155,23 @@ def import_planes_3(
             first = _read_vector(isa, address, x + pixel)
             second = _read_vector(isa, address, x + x_channel + pixel)
             third = _read_vector(isa, address, x + 2 * x_channel + pixel)
-            store_interleaved(arena, y + 3 * pixel, first, second, third)
+            store_y_interleaved(isa, arena, y + 3 * pixel, first, second, third)
         for pixel in range(whole, out_w):
             for channel in range(3):
-                arena[y + 3 * pixel + channel] = _read(address, x + channel * x_channel + pixel, np.float32(0))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                value = _read(address, x + channel * x_channel + pixel, np.float32(0))
+                set_y(isa, arena, y + 3 * pixel + channel, value)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w)
 
 
 @jit
 def import_u8(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through weights[channel][256]."""
+    """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through a table of y's
+    element type, [channel][256], among the weights."""
     out_w, out_c = step.out_w, step.out_c
-    x_pixel, y_pixel, y_channel, weight = step.x_pixel, step.y_pixel, step.y_channel, step.weight
+    x_pixel, y_pixel, y_channel = step.x_pixel, step.y_pixel, step.y_channel
+    table = step.weight * y_per_word(isa)
     begin, end = unit_rows(step, images, unit)
     address = io[step.io]
     for row in range(begin, end):
@@ -167,8 +180,9 @@ def import_u8(
         for pixel in range(out_w):
             for channel in range(out_c):
                 level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))
-                arena[y0 + pixel * y_pixel + channel * y_channel] = weights[weight + channel * 256 + np.int64(level)]
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                y = y0 + pixel * y_pixel + channel * y_channel
+                move_y(isa, arena, y, weights, table + channel * 256 + np.int64(level))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w)
 
 
 @jit
@@ -188,7 +202,7 @@ def export(
                 for channel in range(out_c):
                     x, y = x0 + channel * x_channel, y0 + channel * y_channel
                     for pixel in range(out_w):
-                        value = arena[x + pixel * x_pixel]
+                        value = get_x(isa, arena, x + pixel * x_pixel)
                         if option == 1:
                             _write(address, y + pixel * y_pixel, np.int64(value))
                         else:

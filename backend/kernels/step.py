@@ -1,6 +1,7 @@
 """The record that tells a kernel everything: one per step of a plan, numbers only.
 
-Offsets, pitches and sizes are in elements of the array they refer to (arena, weights: float32; tables: int32).
+Offsets, pitches and sizes are in elements of the operand they belong to, whose type the kernel's key names. `weight`,
+`bias`, `zeros`, `panel` and scratch memory are in words of four bytes, tables in int32.
 A picture lies in the arena as N H W C, channels innermost and padded with lanes that hold zeros or leftovers
 that nobody reads, with `*_row` elements from a row to the next (more than a row's pixels if there is a halo of
 zeros around the picture) and `*_image` from an image to the next. An offset points at the first pixel inside.
@@ -15,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from ..simd.element import ALL_FLOAT32, Operands
 from ..simd.isa import Tile
 
 KernelName: TypeAlias = Literal[
@@ -43,13 +45,15 @@ KernelName: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class KernelKey:
-    """A kernel as a plan names it; conv_gemm and conv_winograd come in tiles."""
+    """A kernel as a plan names it: element types of its operands, and a tile if it is conv_gemm or conv_winograd."""
 
     name: KernelName
     tile: Tile | None = None
+    operands: Operands = ALL_FLOAT32
 
     def __str__(self) -> str:
-        return self.name if self.tile is None else f"{self.name}_{self.tile}"
+        types = "" if self.operands == ALL_FLOAT32 else str(self.operands)
+        return "_".join([self.name, *([] if self.tile is None else [str(self.tile)]), *([types] if types else [])])
 
 
 PATCH_OUT: Final = 4
@@ -143,9 +147,9 @@ STEP: Final = np.dtype(
         ("b_rows", np.int64),
         ("taps", np.int64),  # tables: offset of each tap from a window's start
         ("tap_count", np.int64),
-        ("depth", np.int64),  # contiguous elements per tap
+        ("depth", np.int64),  # contiguous elements of x per tap
         ("panels", np.int64),
-        ("panel", np.int64),  # elements of one packed panel
+        ("panel", np.int64),  # words of one packed panel
         ("mc", np.int64),  # output pixels (Winograd: patches) per unit
         ("nc_panels", np.int64),  # panels per unit
         ("kc_taps", np.int64),  # taps per pc block

@@ -5,7 +5,8 @@ only the kernels that its plan uses, each by itself, and a new kernel is one mor
 
     kernel(tag, arena, weights, tables, io, step, images, unit, worker)
 
-tag: the ISA, or for convolutions by GEMM the tile. arena, weights: float32, 64-byte aligned. tables: int32. io:
+tag: ISA, tile and element types of the operands. arena, weights: float32 to Numba, 64-byte aligned; what lies there
+may have other element types, and is read and written through the tag. tables: int32. io:
 int64, the addresses of the caller's arrays. step: one record of `step.STEP`. images: how many. unit: which part of
 the work. worker: which member of the team runs it, for scratch memory of its own.
 """
@@ -21,7 +22,8 @@ import numpy.typing as npt
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import Isa, IsaType, TileType
+from ..simd.isa import Isa
+from ..simd.tag import TagType
 from . import io, rows, strided
 from .conv_gemm import conv_gemm
 from .jit import entry_point
@@ -72,7 +74,7 @@ _ARGUMENTS: Final = (
 
 def executor_arguments(isa: Isa) -> tuple[Any, ...]:
     """Numba types of what the executor's functions have in common: isa, addresses, memory, steps, three integers."""
-    return (IsaType(isa), _array(types.int64), *_MEMORY, _array(_RECORD), types.int64, types.int64, types.int64)
+    return (TagType(isa), _array(types.int64), *_MEMORY, _array(_RECORD), types.int64, types.int64, types.int64)
 
 
 def kernel_addresses(isa: Isa, keys: tuple[KernelKey, ...]) -> npt.NDArray[np.int64]:
@@ -81,8 +83,8 @@ def kernel_addresses(isa: Isa, keys: tuple[KernelKey, ...]) -> npt.NDArray[np.in
 
 
 def _address(isa: Isa, key: KernelKey) -> int:
-    tag = IsaType(isa) if key.tile is None else TileType(isa, key.tile)
-    dispatcher, signature = KERNELS[key.name], (tag, *_ARGUMENTS)
+    signature = (TagType(isa, key.tile, key.operands), *_ARGUMENTS)
+    dispatcher = KERNELS[key.name]
     dispatcher.compile(signature)
     compiled = dispatcher.overloads[signature]
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

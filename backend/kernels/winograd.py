@@ -8,7 +8,8 @@ worker's scratch memory, in L2:
     U[point][patch][channel]          input patches, transformed
     M[point] = U[point] @ W[point]    36 small GEMMs by the micro-kernel, for one panel of output channels
     Y                                 that panel transformed back, bias, residual and clip applied, stored
-Weights are packed [panel][point][depth][NR * lanes], in the order in which they are used.
+U has the element type of the input, M is float32, as are the transforms. Weights are packed [panel][point][word of
+depth][NR * lanes][element of the word], in the order in which they are used.
 
 Patches tile the picture from its top left corner; the last row and column of them may overhang. There the input's
 halo is wide enough to be read (zeros), and what lies outside the output is not kept.
@@ -23,7 +24,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of, mr_of, width_of
+from ..simd.element import FLOAT32
+from ..simd.memory import operand_pointer, read_elements, write_elements
+from ..simd.tag import lanes_of, mr_of, width_of, with_sums, x_per_word
 from ..simd.vector import (
     F32,
     I64,
@@ -32,7 +35,6 @@ from ..simd.vector import (
     fma_vector,
     load_vector,
     splat_vector,
-    store_vector,
 )
 from .gemm_tile import UNROLL, gemm_tile
 from .halo import zero_halo
@@ -85,18 +87,22 @@ def _transform_input(_typing: Any, tag: Any, arena: Any, x: Any, x_row: Any, x_p
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         _, arena_v, x_v, row_v, pixel_v, u_v, point_v = args
-        lines, lanes = _Lines(builder, sig.args[0].isa), sig.args[0].isa.lanes
-        source = element_pointer(context, builder, sig.args[1], arena_v, x_v)
-        target = element_pointer(context, builder, sig.args[1], arena_v, u_v)
+        isa, element = sig.args[0].isa, sig.args[0].operands.x
+        lines = _Lines(builder, isa)
+        source, target = (
+            operand_pointer(context, builder, sig.args[1], arena_v, element, offset) for offset in (x_v, u_v)
+        )
 
         def pixel(i: int, j: int) -> Any:
             offset = builder.add(builder.mul(row_v, I64(i)), builder.mul(pixel_v, I64(j)))
-            return load_vector(builder, builder.gep(source, [offset]), lanes)
+            return read_elements(builder, element, builder.gep(source, [offset]), isa.lanes)
 
         columns = [lines.input([pixel(i, j) for i in range(6)]) for j in range(6)]
         for i in range(6):
             for j, vector in enumerate(lines.input([columns[j][i] for j in range(6)])):
-                store_vector(builder, vector, builder.gep(target, [builder.mul(point_v, I64(6 * i + j))]))
+                write_elements(
+                    builder, isa, element, vector, builder.gep(target, [builder.mul(point_v, I64(6 * i + j))])
+                )
         return context.get_dummy_value()
 
     return signature, emit
@@ -114,8 +120,10 @@ def _transform_output(
         _, arena_v, weights_v, m_v, point_v, bias_v, y_v, row_v, pixel_v = args[:9]
         b_v, b_row_v, b_pixel_v, has_b_v, rows_v, columns_v = args[9:15]
         lines, lanes = _Lines(builder, sig.args[0].isa), sig.args[0].isa.lanes
+        operands = sig.args[0].operands
         source, target, other = (
-            element_pointer(context, builder, sig.args[1], arena_v, offset) for offset in (m_v, y_v, b_v)
+            operand_pointer(context, builder, sig.args[1], arena_v, element, offset)
+            for element, offset in ((FLOAT32, m_v), (operands.y, y_v), (operands.b, b_v))
         )
         bias_vector = load_vector(builder, element_pointer(context, builder, sig.args[2], weights_v, bias_v), lanes)
         low_vector, high_vector = (splat_vector(builder, bound, lanes) for bound in args[15:])
@@ -142,9 +150,10 @@ def _transform_output(
             for i, j in reversed(list(product(range(PATCH_OUT), repeat=2))):
                 vector = sums[i][j]
                 if residual:
-                    vector = builder.fadd(vector, load_vector(builder, place(other, b_row_v, b_pixel_v, i, j), lanes))
+                    added = place(other, b_row_v, b_pixel_v, i, j)
+                    vector = builder.fadd(vector, read_elements(builder, operands.b, added, lanes))
                 clipped = clip_vector(builder, vector, low_vector, high_vector)
-                store_vector(builder, clipped, place(target, row_v, pixel_v, i, j))
+                write_elements(builder, lines.isa, operands.y, clipped, place(target, row_v, pixel_v, i, j))
 
         with builder.if_else(builder.icmp_signed("!=", has_b_v, I64(0))) as (then, otherwise):
             with then:
@@ -181,9 +190,10 @@ def conv_winograd(
     count = min(step.mc, images * per_image - begin)
     rounded = (step.mc + mr - 1) // mr * mr
     in_c, depth, low, high = step.in_c, step.depth, step.low, step.high
-    u = step.scratch + worker * step.scratch_size
+    scratch, per_word = step.scratch + worker * step.scratch_size, x_per_word(tile)
     u_point, m_point = rounded * in_c, rounded * width
-    m = u + PATCH_POINTS * u_point
+    u, m = scratch * per_word, scratch + PATCH_POINTS * u_point // per_word
+    sums = with_sums(tile)
     x_row, x_pixel, y_row, y_pixel = step.x_row, step.x_pixel, step.y_row, step.y_pixel
     b_row, b_pixel, has_b = step.b_row, step.b_pixel, step.has_b
 
@@ -194,7 +204,7 @@ def conv_winograd(
         for c in range(0, in_c, lanes):
             _transform_input(tile, arena, x + c, x_row, x_pixel, u + patch * in_c + c, u_point)
     w = step.weight
-    block = depth * width
+    block = (depth + per_word - 1) // per_word * width
     tiles = (count + mr - 1) // mr
     prefetch_step = UNROLL * width // tiles
     for panel in range(step.panels):
@@ -202,10 +212,10 @@ def conv_winograd(
         for point in range(PATCH_POINTS):
             for row in range(0, count, mr):
                 gemm_tile(
-                    tile, arena, weights, tables,
+                    sums, arena, weights, tables,
                     u + point * u_point, step.x_rows + row, w, step.taps, 1, depth,
                     m + point * m_point, step.y_rows + row, step.zeros,
-                    0, step.y_rows, 0, 1, 0, low, high,
+                    0, 0, step.y_rows, 0, 1, 0, low, high,
                     w + block + row // mr * (block // tiles), prefetch_step,
                 )  # fmt: skip
             w += block
@@ -226,4 +236,4 @@ def conv_winograd(
         i, j = divmod(place, patch_columns)
         if j == 0:
             first = (image * step.out_h + i * PATCH_OUT) * step.out_w
-            zero_halo(arena, step, first, first + min(PATCH_OUT, step.out_h - i * PATCH_OUT) * step.out_w)
+            zero_halo(tile, arena, step, first, first + min(PATCH_OUT, step.out_h - i * PATCH_OUT) * step.out_w)

@@ -84,6 +84,10 @@ def _check_run(isa: Isa, key: str, at: str, run: PanelRun, problem: GemmProblem)
     _check_range(key, at + "kc_taps", blocks.kc_taps, problem.taps)
     _check_range(key, at + "kc_depth", blocks.kc_depth, problem.depth)
     whole = blocks.kc_depth == problem.depth
+    per_word = problem.element.per_word
+    if not whole and per_word > 1:
+        allowed = f"{problem.depth} or a multiple of {per_word}, the {problem.element} elements of a dot product"
+        _require(blocks.kc_depth % per_word == 0, key, at + "kc_depth", blocks.kc_depth, allowed)
     allowed = f"{problem.depth}, or less if kc_taps is 1"
     _require(whole or blocks.kc_taps == 1, key, at + "kc_depth", blocks.kc_depth, allowed)
     if not blocks.panels_outside:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..graph.ir import Conv, Dense, Op
+from ..simd.element import Element
 from . import winograd
 from .blocking import choose_blocks, choose_tiles
 from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_key
 from .lower.conv import is_depthwise, row_is_one_tap
+from .pack import words_of
 from .planning import Planning
 from .segments import Segment, choose_segments
 
@@ -26,7 +28,8 @@ _GROUP_PIXELS: Final = 512
 class GemmProblem:
     """What conv_gemm is to compute, per group of a convolution: K = taps x depth, N = vectors x lanes.
 
-    images: most that a step works on at once. pixels: of one output picture.
+    images: most that a step works on at once. pixels: of one output picture. depth: in elements of type
+    `element`.
     """
 
     images: int
@@ -34,6 +37,7 @@ class GemmProblem:
     vectors: int
     taps: int
     depth: int
+    element: Element
 
 
 def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | None = None) -> Choices:
@@ -66,7 +70,8 @@ def gemm_problem(planning: Planning, op: Conv | Dense, chunk: int) -> GemmProble
         channels, taps, depth = shape[0], shape[2], shape[1] * shape[3]
     else:
         channels, taps, depth = shape[0] // op.group, shape[2] * shape[3], shape[1]
-    return GemmProblem(y.images * chunk, y.h * y.w, -(-channels // planning.machine.isa.lanes), taps, depth)
+    vectors = -(-channels // planning.machine.isa.lanes)
+    return GemmProblem(y.images * chunk, y.h * y.w, vectors, taps, depth, planning.layout(op.x).element)
 
 
 def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
@@ -78,9 +83,11 @@ def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
     )
     pixels = group_images * problem.pixels
     runs = []
-    for index, panels in choose_tiles(machine.isa, pixels, problem.vectors, problem.taps * problem.depth):
+    words = problem.taps * words_of(problem.depth, problem.element)
+    for index, panels in choose_tiles(machine.isa, pixels, problem.vectors, words):
         tile = machine.isa.tiles[index]
-        runs.append(PanelRun(tile, panels, choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth)))
+        blocks = choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth, problem.element)
+        runs.append(PanelRun(tile, panels, blocks))
     return GemmChoice(group_images, tuple(runs))
 
 

@@ -55,8 +55,8 @@ class Plan:
     """Numbers and arrays for the executor, names and costs for people.
 
     steps: records of dtype `kernels.step.STEP`, their kernels by index into `kernels`. info_of_step: index into
-    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size: float32 elements
-    of values; scratch_size: more of them behind those, for each thread.
+    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size: words of four
+    bytes for values; scratch_size: more of them behind those, for each thread.
 
     constants: (offset, array) to be written into the arena once. pixel_steps: the same steps for raw uint8 pixels in
     place of the first input, or None if the plan was made without pixels.
@@ -99,7 +99,7 @@ class Plan:
         return plan_rows(self)
 
     def arena_elements(self, threads: int) -> int:
-        """float32 elements of the arena of a session: values, and scratch memory for each thread."""
+        """Words of the arena of a session: values, and scratch memory for each thread."""
         return self.arena_size + threads * self.scratch_size
 
     def owned_bytes(self, threads: int) -> int:

@@ -10,8 +10,8 @@ lower (lower/).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,17 @@ from ..graph.ir import BATCH, Conv, Graph, Op, Pad, Pads, Reshape, Transpose, re
 from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
+from ..simd.element import Element
 from . import winograd
 from .check import check_choices
 from .choose import choose
+from .elements import Precision, value_elements
 from .layout import NO_HALO, layout_of
 from .lower import LOWER
 from .lower.conv import channels_reached, is_depthwise
 from .lower.io import lower_export, lower_import, lower_pixels
 from .memory import Lifetime, assign_offsets, model_bytes
-from .pack import ALIGN_BYTES
+from .pack import ALIGN_BYTES, words_of
 from .plan import Plan, Port
 from .planning import Draft, Planning
 from .record import PlanRecord, choices_of, make_record
@@ -38,15 +40,13 @@ from .segments import Segment
 _ALIGN = ALIGN_BYTES // 4
 
 
-PRECISION: Final = "fp32"
-
-
 def make_plan(
     graph: Graph,
     machine: Machine,
     max_batch: int,
     pixels: PixelInput | None = None,
     saved: PlanRecord | None = None,
+    precision: Precision = "fp32",
 ) -> Plan:
     """Plans a graph that has been through the passes. Depends on nothing but its arguments.
 
@@ -55,8 +55,8 @@ def make_plan(
     Raises: ModelError for what no kernel can do, InputError for a max_batch or pixels that the model cannot take,
     PlanError for a saved plan that was made for something else or cannot be followed.
     """
-    planning = _begin(graph, machine, max_batch)
-    choices = choose(planning, max_batch) if saved is None else choices_of(saved, graph, machine, PRECISION, max_batch)
+    planning = _begin(graph, machine, max_batch, precision)
+    choices = choose(planning, max_batch) if saved is None else choices_of(saved, graph, machine, precision, max_batch)
     check_choices(planning, choices, max_batch)
     planning.choices = choices
     segments = choices.segments
@@ -72,32 +72,36 @@ def make_plan(
     planning.op_type = "Output"
     for index, name in enumerate(graph.outputs):
         lower_export(planning, name, len(graph.inputs) + index)
-    record = make_record(graph, machine, PRECISION, max_batch, choices)
+    record = make_record(graph, machine, precision, max_batch, choices)
     return _assemble(planning, record, segments, max_batch, pixel_draft)
 
 
 def choose_record(
-    graph: Graph, machine: Machine, max_batch: int, segments: tuple[Segment, ...] | None = None
+    graph: Graph,
+    machine: Machine,
+    max_batch: int,
+    segments: tuple[Segment, ...] | None = None,
+    precision: Precision = "fp32",
 ) -> PlanRecord:
     """What `make_plan` would choose. segments: how to cut the ops, in place of `choose_segments`.
 
     Raises: InputError, ModelError as `make_plan` does.
     """
-    choices = choose(_begin(graph, machine, max_batch), max_batch, segments)
-    return make_record(graph, machine, PRECISION, max_batch, choices)
+    choices = choose(_begin(graph, machine, max_batch, precision), max_batch, segments)
+    return make_record(graph, machine, precision, max_batch, choices)
 
 
-def _begin(graph: Graph, machine: Machine, max_batch: int) -> Planning:
+def _begin(graph: Graph, machine: Machine, max_batch: int, precision: Precision) -> Planning:
     batched = any(graph.values[name].shape[:1] == (BATCH,) for name in graph.inputs)
     if not batched and max_batch != 1:
         shapes = {name: graph.values[name].shape for name in graph.inputs}
         raise InputError(f"max_batch={max_batch}, but the model's shapes are fixed: {shapes}; use max_batch=1")
     planning = Planning(graph, machine, batched)
-    _lay_out(planning)
+    _lay_out(planning, value_elements(graph, precision))
     return planning
 
 
-def _lay_out(planning: Planning) -> None:
+def _lay_out(planning: Planning, elements: Mapping[str, Element]) -> None:
     """A layout for every value: halo as its convolutions need, channels padded unless only scalars touch them."""
     graph, lanes = planning.graph, planning.machine.isa.lanes
     readers: dict[str, list[Op]] = {}
@@ -128,7 +132,7 @@ def _lay_out(planning: Planning) -> None:
                     max(halo[2], op.pads[2] + below),
                     max(halo[3], op.pads[3] + right),
                 )
-        planning.layouts[name] = layout_of(value, halo, lanes, pad_channels, reach)
+        planning.layouts[name] = layout_of(value, halo, lanes, pad_channels, reach, elements[name])
 
 
 def _overhang(planning: Planning, op: Conv) -> tuple[int, int]:
@@ -191,7 +195,7 @@ def _run_order(drafts: list[Draft], segments: tuple[Segment, ...], max_batch: in
 def _place_values(
     planning: Planning, segments: tuple[Segment, ...], max_batch: int
 ) -> tuple[dict[str, int], dict[str, int], int]:
-    """(offset of each value, units of batch that its memory holds, elements of the arena)."""
+    """(offset of each value in words, units of batch that its memory holds, words of the arena)."""
     drafts = planning.drafts
     bounds = []
     for number in range(len(segments)):
@@ -215,7 +219,8 @@ def _place_values(
             copies[name] = max(-(-max_batch // chunk) * chunk for chunk in chunks)
             first, last = bounds[home][0], bounds[reader][1]
         layout = planning.layout(name)
-        lifetimes.append(Lifetime(name, copies[name] * layout.images * layout.image, first, last))
+        words = words_of(copies[name] * layout.images * layout.image, layout.element)
+        lifetimes.append(Lifetime(name, words, first, last))
     offsets, arena_size = assign_offsets(lifetimes, _ALIGN)
     for name, array in planning.constants.items():
         offsets[name] = arena_size
@@ -237,5 +242,5 @@ def _placed(
         name, inside = draft.places[key]
         name = planning.home(name)
         skipped = images * int(record[f"{key}_image"]) if copies[name] > chunk else 0
-        record[key] = offsets[name] + inside + skipped
+        record[key] = offsets[name] * planning.layout(name).element.per_word + inside + skipped
     return record

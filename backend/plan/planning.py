@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..graph.ir import Graph, Op, Value
 from ..kernels.step import STEP, KernelKey, unit_kind
 from ..machine import Machine
+from ..simd.element import FLOAT32, Operands
 from .choices import Choices, ConvChoice, node_key, node_keys
 from .layout import Layout
 from .pack import Buffers, F32Array
@@ -73,10 +74,10 @@ class Planning:
         """Steps from here on belong to `segment`, which runs `chunk` units of batch at a time."""
         self.segment, self.chunk = segment, chunk
 
-    def need_scratch(self, elements: int) -> int:
-        """Asks for so much memory per worker, shared by all steps; returns the elements asked for."""
-        self.scratch_size = max(self.scratch_size, -(-elements // 16) * 16)
-        return elements
+    def need_scratch(self, words: int) -> int:
+        """Asks for so many words of memory per worker, shared by all steps; returns the words asked for."""
+        self.scratch_size = max(self.scratch_size, -(-words // 16) * 16)
+        return words
 
     def home(self, name: str) -> str:
         """The value in whose memory a value lies: itself, or what it is an alias of."""
@@ -104,13 +105,15 @@ class Planning:
     ) -> Draft:
         """Appends a step with the given fields; fields named x, y, b are (value, elements inside it).
 
+        The element types of these values become part of the kernel's key.
         executed_macs: None for macs. written_bytes: None for all of y.
         """
         record = np.zeros((), STEP)
+        places: dict[str, tuple[str, int]] = {key: fields.pop(key) for key in ("x", "y", "b") if key in fields}
         record["low"], record["high"] = -np.inf, np.inf
+        kernel = replace(kernel, operands=self._operands(places))
         record["kernel"] = self.kernels.setdefault(kernel, len(self.kernels))
         record["unit_kind"] = unit_kind(kernel.name)
-        places: dict[str, tuple[str, int]] = {key: fields.pop(key) for key in ("x", "y", "b") if key in fields}
         for key, entry in fields.items():
             record[key] = entry
         shape = str(self.value(places["y"][0]).shape) if places["y"][0] in self.graph.values else ""
@@ -136,7 +139,12 @@ class Planning:
 
     def _bytes(self, name: str) -> int:
         layout = self.layouts[name]
-        return 4 * layout.images * layout.h * layout.w * layout.c
+        return layout.element.bytes * layout.images * layout.h * layout.w * layout.c
+
+    def _operands(self, places: dict[str, tuple[str, int]]) -> Operands:
+        elements = {key: self.layouts[name].element for key, (name, _) in places.items()}
+        x = elements.get("x", FLOAT32)
+        return Operands(x, elements["y"], elements.get("b", x))
 
 
 def unsupported(op: Op, what: str) -> ModelError:

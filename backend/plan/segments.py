@@ -43,7 +43,7 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
     best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ((0, chunk),)) for chunk in chunks]
     for index, op in enumerate(graph.ops):
         names = [*(name for name in reads(op) if name not in graph.constants), op.output]
-        activation_bytes = sum(4 * layouts[name].images * layouts[name].image for name in names)
+        activation_bytes = sum(layouts[name].images * layouts[name].image_bytes for name in names)
         crossing = activation_bytes / _MEMORY_BYTES_PER_CYCLE
         extended = []
         for number, chunk in enumerate(chunks):
@@ -68,7 +68,7 @@ def _computing(graph: Graph, layouts: dict[str, Layout], machine: Machine, op: O
         form = winograd.chosen_form(machine, op, weight.shape, layouts[op.x], y, chunk)
         if form is not None:
             return form.cycles
-    return direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.nbytes)
+    return direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.size, layouts[op.x].element)
 
 
 def _waiting(machine: Machine, held_bytes: int) -> float:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from ..graph.ir import Conv, Shape
 from ..kernels.step import PATCH_OUT, PATCH_POINTS
 from ..machine import Machine
+from ..simd.element import Element
 from ..simd.isa import Tile
 from .blocking import STREAMED_BYTES_PER_CYCLE, direct_cycles, tile_cycles
 from .layout import Layout
-from .pack import F32Array
+from .pack import F32Array, words_of
 
 _G: Final = np.array(
     [
@@ -94,38 +95,39 @@ def chosen_form(machine: Machine, op: Conv, weight: Shape, x: Layout, y: Layout,
         return None
     out_c, in_c = weight[:2]
     images = y.images * chunk
-    form = best_form(machine, in_c, out_c, images * patches_of(y.h, y.w))
-    direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c * 4)
+    form = best_form(machine, in_c, out_c, images * patches_of(y.h, y.w), x.element)
+    direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c, x.element)
     return form if form is not None and pays(form, direct) else None
 
 
 @cache
-def best_form(machine: Machine, in_c: int, out_c: int, patches: int) -> Form | None:
+def best_form(machine: Machine, in_c: int, out_c: int, patches: int, element: Element) -> Form | None:
     """The cheapest tile and MC by estimated cycles, units equally full; None if no tile's NR divides the vectors."""
     vectors = -(-out_c // machine.isa.lanes)
     forms = []
     for units in range(min(_FEWEST_UNITS, patches), patches + 1):
         mc = -(-patches // units)
         forms += [
-            Form(tile, mc, _cycles(machine, tile, mc, in_c, vectors, patches))
+            Form(tile, mc, _cycles(machine, tile, mc, in_c, vectors, patches, element))
             for tile in machine.isa.tiles
             if vectors % tile.nr == 0
         ]
     return min(forms, key=lambda form: form.cycles, default=None)
 
 
-def _cycles(machine: Machine, tile: Tile, mc: int, in_c: int, vectors: int, patches: int) -> float:
+def _cycles(machine: Machine, tile: Tile, mc: int, in_c: int, vectors: int, patches: int, element: Element) -> float:
     """36 GEMMs per unit, transforms, and the waiting for what is not in L2.
 
     U and one panel's M are written and read by the unit, weights W are read by every unit. If all of it fits L2, W
     comes once; if U and M do, for every unit; else U is written and read back for every panel, too.
     """
     lanes, units, panels = machine.isa.lanes, -(-patches // mc), vectors // tile.nr
-    u_bytes, m_bytes = PATCH_POINTS * mc * in_c * 4, PATCH_POINTS * mc * tile.nr * lanes * 4
-    w_bytes = PATCH_POINTS * in_c * vectors * lanes * 4
+    words = words_of(in_c, element)
+    u_bytes, m_bytes = PATCH_POINTS * mc * words * 4, PATCH_POINTS * mc * tile.nr * lanes * 4
+    w_bytes = PATCH_POINTS * words * vectors * lanes * 4
     streamed = w_bytes if u_bytes + m_bytes + w_bytes <= machine.l2_bytes else units * w_bytes
     if u_bytes + m_bytes > machine.l2_bytes:
         streamed += units * (1 + panels) * u_bytes
-    gemm = PATCH_POINTS * units * -(-mc // tile.mr) * panels * tile_cycles(tile, in_c)
+    gemm = PATCH_POINTS * units * -(-mc // tile.mr) * panels * tile_cycles(tile, words)
     transforms = patches * (-(-in_c // lanes) + vectors) * _TRANSFORM_CYCLES
     return gemm + transforms + streamed / STREAMED_BYTES_PER_CYCLE

@@ -1,8 +1,4 @@
-"""The instruction sets that kernels are written for, as records and as tags that jitted code dispatches on.
-
-A tag is the first argument of every kernel. Its *type* carries the record, so vector widths and tile shapes are
-compile-time constants, and Numba's disk cache tells one ISA's code from another's. (A kernel factory that closes
-over the ISA would never hit that cache.)
+"""The instruction sets that kernels are written for, as records.
 
 May import: nothing of ours.
 """
@@ -10,11 +6,7 @@ May import: nothing of ours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
-
-from numba.core import types
-from numba.core.datamodel import models
-from numba.extending import NativeValue, intrinsic, register_model, typeof_impl, unbox
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,7 @@ class Isa:
     lanes: float32 elements per vector. fma: whether a fused multiply-add exists; without it products are rounded
     before they are added. cpu_flags: what /proc/cpuinfo must list. llvm_cpu: the LLVM processor to compile for
     when this ISA is asked for on a machine that has a better one. tiles: what the GEMM micro-kernel is compiled
-    as; within one NR the larger MR first.
+    as; within one NR the larger MR first. extensions: those of `EXTENSIONS` that the CPU has and code may use.
 
     Tile shapes: MR * NR accumulators + NR weight vectors + 1 broadcast must fit the registers. Wide tiles (NR = 4)
     load least per multiply-add: (MR + NR) loads feed MR * NR of them, and cores load two vectors a cycle at best.
@@ -49,7 +41,15 @@ class Isa:
     cpu_flags: tuple[str, ...]
     llvm_cpu: str
     tiles: tuple[Tile, ...]
+    extensions: tuple[str, ...] = ()
 
+
+AVX512_BF16: Final = "avx512_bf16"
+"""Dot products of pairs of bfloat16, and rounding to bfloat16."""
+
+EXTENSIONS: Final = {"avx512": (AVX512_BF16,)}
+"""By ISA: flags of /proc/cpuinfo for instructions that not every CPU of the ISA has. Lanes, tiles and the order of
+summation do not depend on them, only whether something is one instruction or several."""
 
 AVX512: Final = Isa(
     "avx512",
@@ -78,59 +78,3 @@ GENERIC: Final = Isa(
 
 ISAS: Final = (AVX512, AVX2, GENERIC)
 """Best first."""
-
-
-class IsaType(types.Type):
-    """The Numba type of an `Isa`; two ISAs have two types."""
-
-    def __init__(self, isa: Isa) -> None:
-        self.isa = isa
-        super().__init__(name=f"Isa({isa.name}, {isa.lanes} lanes)")
-
-
-class TileType(types.Type):
-    """The Numba type of one tile of one ISA."""
-
-    def __init__(self, isa: Isa, tile: Tile) -> None:
-        self.isa = isa
-        self.tile = tile
-        super().__init__(name=f"Tile({tile}, {isa.name}, {isa.lanes} lanes)")
-
-
-@typeof_impl.register(Isa)
-def _typeof_isa(value: Isa, _context: Any) -> IsaType:
-    return IsaType(value)
-
-
-register_model(IsaType)(models.OpaqueModel)
-register_model(TileType)(models.OpaqueModel)
-
-
-@unbox(IsaType)
-def _unbox_tag(_type: types.Type, _obj: Any, context: Any) -> NativeValue:
-    return NativeValue(context.context.get_dummy_value())
-
-
-def _constant(value: int) -> Any:
-    def emit(context: Any, _builder: Any, _signature: Any, _args: Any) -> Any:
-        return context.get_constant(types.intp, value)
-
-    return emit
-
-
-@intrinsic
-def lanes_of(_typing: Any, isa: Any) -> Any:
-    """Isa.lanes, a constant in jitted code."""
-    return types.intp(isa), _constant(isa.isa.lanes)
-
-
-@intrinsic
-def mr_of(_typing: Any, tile: Any) -> Any:
-    """Tile.mr, a constant in jitted code."""
-    return types.intp(tile), _constant(tile.tile.mr)
-
-
-@intrinsic
-def width_of(_typing: Any, tile: Any) -> Any:
-    """Tile.nr * Isa.lanes, the output channels of a panel, a constant in jitted code."""
-    return types.intp(tile), _constant(tile.tile.nr * tile.isa.lanes)

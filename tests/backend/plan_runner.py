@@ -31,6 +31,8 @@ from backend.plan import executor  # noqa: E402
 ISA = MACHINE.isa
 _GUARD = 4096
 _GUARD_VALUE = np.float32(1234.5)
+_NANS = 0x7FC07FC0
+"""A NaN of float32, and two of bfloat16."""
 
 
 def plan_graph(graph: Graph, max_batch: int = 1, machine: Any = MACHINE) -> Plan:
@@ -44,7 +46,7 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
     images = len(arrays[0]) if plan.batched else 1
     assert images <= plan.max_batch
     memory, arena = _guarded(plan.arena_elements(threads), np.float32)
-    arena[:] = np.nan
+    arena.view(np.uint32)[:] = _NANS
     for offset, array in plan.constants:
         arena[offset : offset + array.size] = array
     outputs = []

@@ -21,7 +21,8 @@ from backend.kernels.rows import depthwise_3x3
 from backend.kernels.step import STEP
 from backend.kernels.table import executor_arguments
 from backend.plan import executor
-from backend.simd.isa import ISAS, IsaType, Tile, TileType
+from backend.simd.isa import ISAS, Tile
+from backend.simd.tag import TagType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
@@ -71,7 +72,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
     LLVM may park one vector that is not an accumulator; a tile too large for the registers parks several.
     """
-    text = assembly(conv_gemm, TileType(ISA, tile))
+    text = assembly(conv_gemm, TagType(ISA, tile))
     counts = [len(re.findall(MULTIPLY[ISA.name], loop)) for loop in loops(text)]
     assert max(counts) == UNROLL * tile.mr * tile.nr
     for loop, multiplies in zip(loops(text), counts, strict=True):
@@ -83,7 +84,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
 def test_row_kernels_use_whole_vectors() -> None:
     """Vectors of the ISA's width, and nothing that it lacks."""
-    text = assembly(depthwise_3x3, IsaType(ISA))
+    text = assembly(depthwise_3x3, TagType(ISA))
     assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 

@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from ...graph.ir import ABSENT, Conv, Dense, Op
 from ...kernels.step import PATCH_POINTS, KernelKey
+from ...simd.element import FLOAT32
 from .. import winograd
 from ..choices import GemmChoice, WinogradChoice
 from ..layout import Layout
-from ..pack import F32Array, pack_panels
+from ..pack import F32Array, pack_panels, words_of
 from ..planning import Planning, unsupported
 from .fields import halo_fields, strides_x, strides_y, window_fields
 
@@ -144,24 +145,28 @@ def _gemm_steps(
     for run in choice.runs:
         tile, panels, blocks = run.tile, run.panels, run.blocks
         width = tile.nr * isa.lanes
-        packed = pack_panels(by_tap, first, panels, width)
+        packed = pack_panels(by_tap, first, panels, width, x_layout.element)
         padded_bias = np.zeros(panels * width, np.float32)
         covered = min(panels * width, channels - first)
         padded_bias[:covered] = bias[first : first + covered]
         places: dict[str, Any] = {"x": x, "y": (y[0], y[1] + first)}
         if has_b:
             places["b"] = (epilogue.residual, b_layout.inside + y[1] - y_layout.inside + first)
+        sums = {}
+        if y_layout.element != FLOAT32 and (blocks.kc_taps < tap_count or blocks.kc_depth < depth):
+            rows = min(blocks.mc, -(-group_images * pixels // tile.mr) * tile.mr)
+            sums["scratch_size"] = planning.need_scratch(rows * width)
         planning.step(
             KernelKey("conv_gemm", tile),
             op.name,
             macs=y_layout.images * pixels * tap_count * depth * covered,
             executed_macs=y_layout.images * pixels * tap_count * depth * panels * width,
-            written_bytes=4 * y_layout.images * pixels * covered,
+            written_bytes=y_layout.element.bytes * y_layout.images * pixels * covered,
             weight_bytes=packed.nbytes,
             weight=buffers.add_weights(packed),
             bias=buffers.add_weights(padded_bias),
             panels=panels,
-            panel=tap_count * depth * width,
+            panel=tap_count * words_of(depth, x_layout.element) * width,
             out_c=panels * width,
             mc=blocks.mc,
             nc_panels=blocks.nc_panels,
@@ -169,6 +174,7 @@ def _gemm_steps(
             kc_depth=blocks.kc_depth,
             panels_outside=blocks.panels_outside,
             **(halo_fields(y_layout) if clear_halo and first == 0 else {}),
+            **sums,
             **common,
             **places,
         )
@@ -193,7 +199,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
     tile, patches = choice.tile, choice.mc
     width = tile.nr * isa.lanes
     panels = -(-vectors // tile.nr)
-    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width)
+    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width, x.element)
     bias = np.zeros(panels * width, np.float32)
     if op.bias != ABSENT:
         bias[:out_c] = planning.array(op.bias)
@@ -225,7 +231,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
         weight=buffers.add_weights(packed),
         bias=buffers.add_weights(bias),
         zeros=buffers.add_weights(np.zeros(width, np.float32)),
-        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (x.channels_stored + width)),
+        scratch_size=planning.need_scratch(PATCH_POINTS * rounded * (words_of(x.channels_stored, x.element) + width)),
         low=op.epilogue.low,
         high=op.epilogue.high,
         **halo_fields(y),

@@ -8,6 +8,7 @@ from typing import Final
 from ...errors import InputError
 from ...kernels.step import KernelKey
 from ...pixels import PixelInput
+from ...simd.element import FLOAT32, to_element
 from ..layout import Layout
 from ..planning import Draft, Planning
 from .fields import ROW_UNIT_ELEMENTS, halo_fields, loop_fields, row_major_strides
@@ -57,7 +58,7 @@ def lower_pixels(planning: Planning, name: str, pixels: PixelInput) -> Draft:
     nhwc = (y.h * y.w * y.c, 1, y.w * y.c, y.c)
     fields = loop_fields(shape, False, x=nhwc, y=y.strides)
     fields["rows"] = _import_rows(y)
-    weight = planning.buffers.add_weights(pixels.table)
+    weight = planning.buffers.add_weights(to_element(pixels.table, y.element))
     draft = planning.step(
         KernelKey("import_u8"), name, y=(name, y.inside), io=0, weight=weight, **halo_fields(y), **fields
     )
@@ -70,7 +71,7 @@ def lower_export(planning: Planning, name: str, io: int) -> None:
     x, value = planning.layout(name), planning.value(name)
     fields = loop_fields(value.shape, False, x=x.strides, y=row_major_strides(value.shape))
     kernel, run, integers = KernelKey("export"), _run_length(fields), value.dtype == "int64"
-    if run >= _SHORTEST_RUN and not integers:
+    if run >= _SHORTEST_RUN and not integers and x.element == FLOAT32:
         kernel, fields["length"] = KernelKey("export_runs"), run
     draft = planning.step(kernel, name, x=(name, x.inside), y=(name, 0), io=io, **fields)
     del draft.places["y"]
