@@ -19,7 +19,7 @@ import numpy as np
 from .kernels.jit import jit, jit_parallel, target_isa
 from .kernels.team import open_team
 from .machine import Machine
-from .simd.tag import lanes_of
+from .simd.tags import lanes_of
 from .simd.vector import add, fma, load, splat, store
 
 _CHAINS: Final = 12

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..simd.tag import mr_of, width_of, x_per_word
+from ..simd.tags import mr_of, width_of, x_per_word
 from .gemm_tile import UNROLL, gemm_tile
 from .halo import zero_halo
 from .jit import jit

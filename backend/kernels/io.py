@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from ..simd.element import FLOAT32
 from ..simd.memory import get_x, move_y, operand_pointer, set_y, store_y_interleaved, write_element
-from ..simd.tag import lanes_of, y_per_word
+from ..simd.tags import lanes_of, y_per_word
 from ..simd.vector import F32, VectorType, element_pointer, load_vector
 from .halo import zero_halo
 from .jit import jit

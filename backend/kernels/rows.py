@@ -1,4 +1,4 @@
-"""Kernels that go over a picture row by row with vectors of channels: depthwise, pooling, affine map, clip.
+"""Kernels that go over a picture row by row with vectors of channels: pooling, affine map, clip.
 
 A unit is `step.rows` output rows, counted over all images. Channels are padded to whole vectors in the arena, so
 there is no tail: what the padding lanes hold is computed along and never read. Fields of a step that inner loops
@@ -13,17 +13,14 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.memory import load_b, load_x, operand_pointer, read_elements, store_y
-from ..simd.tag import lanes_of
+from ..simd.memory import load_x, operand_pointer, read_elements, store_y
+from ..simd.tags import lanes_of
 from ..simd.vector import (
     I64,
     add,
     clip,
-    element_pointer,
     fma,
-    fma_vector,
     load,
-    load_vector,
     maximum,
     maximum_vector,
     mul,
@@ -44,116 +41,6 @@ def unit_rows(step: Any, images: int, unit: int) -> tuple[int, int]:
     """The output rows [begin, end) of a unit."""
     begin = unit * step.rows
     return begin, min(begin + step.rows, images * step.out_h)
-
-
-@intrinsic
-def _taps_3x3(
-    _typing: Any, isa: Any, arena: Any, weights: Any, x: Any, dr: Any, ds: Any, w: Any, start: Any
-) -> Any:  # fmt: skip
-    """start + sum over r, s < 3 of arena[x + r * dr + s * ds :] * weights[w + (3 * r + s) * lanes :], in that order.
-
-    Unrolled here: left to LLVM, a loop of three is unrolled by four, and every window pays for the remainder.
-    """
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, arena_v, weights_v, x_v, dr_v, ds_v, w_v, total = args
-        lanes, element = signature.args[0].isa.lanes, signature.args[0].operands.x
-        source = operand_pointer(context, builder, signature.args[1], arena_v, element, x_v)
-        taps = element_pointer(context, builder, signature.args[2], weights_v, w_v)
-        for r in range(3):
-            for s in range(3):
-                offset = builder.add(builder.mul(dr_v, I64(r)), builder.mul(ds_v, I64(s)))
-                value = read_elements(builder, element, builder.gep(source, [offset]), lanes)
-                tap = load_vector(builder, builder.gep(taps, [I64((3 * r + s) * lanes)]), lanes)
-                total = fma_vector(builder, signature.args[0].isa, value, tap, total)
-        return total
-
-    return start(isa, arena, weights, *([types.int64] * 4), start), emit
-
-
-@jit
-def depthwise_3x3(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
-) -> None:  # fmt: skip
-    """`depthwise` for 3x3 windows, four output pixels at a time, which share the loads of each weight vector."""
-    lanes = lanes_of(isa)
-    low, high = splat(isa, step.low), splat(isa, step.high)
-    out_w, out_c, weight, bias = step.out_w, step.out_c, step.weight, step.bias
-    dr, ds = step.dilation_h * step.x_row, step.dilation_w * step.x_pixel
-    dx, dy, db, has_b = step.stride_w * step.x_pixel, step.y_pixel, step.b_pixel, step.has_b != 0
-    begin, end = unit_rows(step, images, unit)
-    for row in range(begin, end):
-        image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
-        x_row -= step.pad_left * step.x_pixel
-        y_row = step.y + image * step.y_image + oh * step.y_row
-        b_row = step.b + image * step.b_image + oh * step.b_row
-        for ow in range(0, out_w - 3, 4):
-            for c in range(0, out_c, lanes):
-                start = load(isa, weights, bias + c)
-                x, y, w = x_row + ow * dx + c, y_row + ow * dy + c, weight + c * 9
-                a0 = _taps_3x3(isa, arena, weights, x, dr, ds, w, start)
-                a1 = _taps_3x3(isa, arena, weights, x + dx, dr, ds, w, start)
-                a2 = _taps_3x3(isa, arena, weights, x + 2 * dx, dr, ds, w, start)
-                a3 = _taps_3x3(isa, arena, weights, x + 3 * dx, dr, ds, w, start)
-                if has_b:
-                    b = b_row + ow * db + c
-                    a0 = add(a0, load_b(isa, arena, b))
-                    a1 = add(a1, load_b(isa, arena, b + db))
-                    a2 = add(a2, load_b(isa, arena, b + 2 * db))
-                    a3 = add(a3, load_b(isa, arena, b + 3 * db))
-                store_y(isa, arena, y, clip(a0, low, high))
-                store_y(isa, arena, y + dy, clip(a1, low, high))
-                store_y(isa, arena, y + 2 * dy, clip(a2, low, high))
-                store_y(isa, arena, y + 3 * dy, clip(a3, low, high))
-        for ow in range(out_w & ~3, out_w):
-            for c in range(0, out_c, lanes):
-                start = load(isa, weights, bias + c)
-                a0 = _taps_3x3(isa, arena, weights, x_row + ow * dx + c, dr, ds, weight + c * 9, start)
-                if has_b:
-                    a0 = add(a0, load_b(isa, arena, b_row + ow * db + c))
-                store_y(isa, arena, y_row + ow * dy + c, clip(a0, low, high))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
-
-
-@jit
-def depthwise(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
-) -> None:  # fmt: skip
-    """y[oh, ow, c] = clip(bias[c] + sum over r, s of x[oh, ow window, c] * w[r, s, c] + b[oh, ow, c], low, high),
-    b only if has_b.
-
-    Weights are packed [channel vector][r][s][lanes], the bias [channel vector][lanes]. Sums run in ascending
-    (r, s) from the bias. The halo of x holds the padding. Channels are the inner loop, so that every stream of
-    reads is sequential.
-    """
-    lanes = lanes_of(isa)
-    low, high = splat(isa, step.low), splat(isa, step.high)
-    kernel_h, kernel_w, out_w, out_c = step.kernel_h, step.kernel_w, step.out_w, step.out_c
-    weight, bias = step.weight, step.bias
-    dr, ds = step.dilation_h * step.x_row, step.dilation_w * step.x_pixel
-    dx, dy, db, has_b = step.stride_w * step.x_pixel, step.y_pixel, step.b_pixel, step.has_b != 0
-    begin, end = unit_rows(step, images, unit)
-    for row in range(begin, end):
-        image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
-        x_row -= step.pad_left * step.x_pixel
-        y_row = step.y + image * step.y_image + oh * step.y_row
-        b_row = step.b + image * step.b_image + oh * step.b_row
-        for ow in range(out_w):
-            for c in range(0, out_c, lanes):
-                total = load(isa, weights, bias + c)
-                w = weight + c * kernel_h * kernel_w
-                for r in range(kernel_h):
-                    x = x_row + r * dr + ow * dx + c
-                    for _ in range(kernel_w):
-                        total = fma(isa, load_x(isa, arena, x), load(isa, weights, w), total)
-                        x += ds
-                        w += lanes
-                if has_b:
-                    total = add(total, load_b(isa, arena, b_row + ow * db + c))
-                store_y(isa, arena, y_row + ow * dy + c, clip(total, low, high))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
 
 
 @jit

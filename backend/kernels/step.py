@@ -45,7 +45,8 @@ KernelName: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class KernelKey:
-    """A kernel as a plan names it: element types of its operands, and a tile if it is conv_gemm or conv_winograd."""
+    """A kernel as a plan names it: element types of its operands, and a tile if it is a convolution's, but for the
+    general depthwise one."""
 
     name: KernelName
     tile: Tile | None = None

@@ -23,9 +23,10 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ..simd.isa import Isa
-from ..simd.tag import TagType
+from ..simd.tags import TagType
 from . import io, rows, strided
 from .conv_gemm import conv_gemm
+from .depthwise import depthwise, depthwise_3x3
 from .jit import entry_point
 from .step import STEP, KernelKey, KernelName
 from .winograd import conv_winograd
@@ -39,8 +40,8 @@ KERNELS: Final[Mapping[KernelName, Any]] = {
     "export_runs": io.export_runs,
     "conv_gemm": conv_gemm,
     "conv_winograd": conv_winograd,
-    "depthwise": rows.depthwise,
-    "depthwise_3x3": rows.depthwise_3x3,
+    "depthwise": depthwise,
+    "depthwise_3x3": depthwise_3x3,
     "max_pool": rows.max_pool,
     "average_pool": rows.average_pool,
     "global_average": rows.global_average,

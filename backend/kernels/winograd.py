@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 
 from ..simd.element import FLOAT32
 from ..simd.memory import operand_pointer, read_elements, write_elements
-from ..simd.tag import lanes_of, mr_of, width_of, with_sums, x_per_word
+from ..simd.tags import lanes_of, mr_of, width_of, with_sums, x_per_word
 from ..simd.vector import (
     F32,
     I64,

@@ -33,6 +33,12 @@ STREAMED_BYTES_PER_CYCLE: Final = 6
 """What prefetched weights cost: a layer exceeds its multiply-adds by a cycle for so many bytes that are not in L2.
 Fitted to measured ResNet50 layers with 16 to 128 Winograd patches per unit (Cascade Lake at 2.5 GHz)."""
 
+_DEPTHWISE_OVERHEAD_PIXELS: Final = 2
+"""What a tile costs beyond its pixels, in pixels: addresses, and columns that no neighbour shares."""
+
+_DEPTHWISE_ROWS: Final = 7
+"""Output rows per unit: of two rows more, the input is read once."""
+
 _UNIT_STEPS: Final = 1 << 20
 """Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap
 and an interrupted thread does not keep the others waiting for long."""
@@ -112,6 +118,32 @@ def choose_blocks(
     kc_taps = _balanced(taps, max(1, kc // words))
     kc_depth = depth if words <= kc else _balanced(words, kc) * element.per_word
     return Blocks(-(-pixels // tile.mr) * tile.mr, 1, kc_taps, kc_depth, panels_outside=True)
+
+
+@dataclass(frozen=True)
+class DepthwiseBlocks:
+    """MR pixels of a row by one vector of channels; nc_panels vectors go down `rows` output rows, a unit, together."""
+
+    tile: Tile
+    nc_panels: int
+    rows: int
+
+
+def choose_depthwise(
+    machine: Machine, in_w: int, picture_bytes: int, out: tuple[int, int], vectors: int, element: Element
+) -> DepthwiseBlocks:
+    """Tile and blocks of a 3x3 depthwise convolution. picture_bytes: of its input; out: OH, OW.
+
+    Three rows of the input, of as many channels as go together, fill most of L1; a picture that comes from beyond L2
+    is read as it lies, all channels of a pixel together.
+    """
+    lanes = machine.isa.lanes
+    most = min(out[1], machine.isa.depthwise_mr)
+    mr = min(range(1, most + 1), key=lambda mr: -(-out[1] // mr) * (mr + _DEPTHWISE_OVERHEAD_PIXELS))
+    nc = max(2, machine.l1d_bytes * 3 // 4 // (3 * in_w * lanes * element.bytes))
+    if picture_bytes > machine.l2_bytes:
+        nc = vectors
+    return DepthwiseBlocks(Tile(mr, 1), min(nc, vectors), min(out[0], _DEPTHWISE_ROWS))
 
 
 def _balanced(total: int, limit: int) -> int:

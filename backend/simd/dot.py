@@ -22,7 +22,7 @@ from numba.core import cgutils
 from .element import FLOAT32
 from .isa import AVX512_BF16
 from .memory import element_type
-from .tag import TagType
+from .tags import TagType
 from .vector import F32, I32, fma_vector, load_vector, splat_vector
 
 

@@ -27,7 +27,9 @@ class Isa:
     lanes: float32 elements per vector. fma: whether a fused multiply-add exists; without it products are rounded
     before they are added. cpu_flags: what /proc/cpuinfo must list. llvm_cpu: the LLVM processor to compile for
     when this ISA is asked for on a machine that has a better one. tiles: what the GEMM micro-kernel is compiled
-    as; within one NR the larger MR first. extensions: those of `EXTENSIONS` that the CPU has and code may use.
+    as; within one NR the larger MR first. depthwise_mr: most pixels of a row that the depthwise micro-kernel takes at
+    once; its sums, and columns and taps on their way, must fit the registers. extensions: those of
+    `EXTENSIONS` that the CPU has and code may use.
 
     Tile shapes: MR * NR accumulators + NR weight vectors + 1 broadcast must fit the registers. Wide tiles (NR = 4)
     load least per multiply-add: (MR + NR) loads feed MR * NR of them, and cores load two vectors a cycle at best.
@@ -41,6 +43,7 @@ class Isa:
     cpu_flags: tuple[str, ...]
     llvm_cpu: str
     tiles: tuple[Tile, ...]
+    depthwise_mr: int
     extensions: tuple[str, ...] = ()
 
 
@@ -58,6 +61,7 @@ AVX512: Final = Isa(
     cpu_flags=("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"),
     llvm_cpu="skylake-avx512",
     tiles=(Tile(6, 4), Tile(5, 4), Tile(8, 3), Tile(12, 2), Tile(16, 1), Tile(1, 8)),
+    depthwise_mr=8,
 )
 AVX2: Final = Isa(
     "avx2",
@@ -66,6 +70,7 @@ AVX2: Final = Isa(
     cpu_flags=("avx2", "fma"),
     llvm_cpu="haswell",
     tiles=(Tile(6, 2), Tile(5, 2), Tile(4, 3), Tile(12, 1), Tile(1, 8)),
+    depthwise_mr=7,
 )
 GENERIC: Final = Isa(
     "generic",
@@ -74,6 +79,7 @@ GENERIC: Final = Isa(
     cpu_flags=(),
     llvm_cpu="x86-64",
     tiles=(Tile(5, 2), Tile(4, 2), Tile(9, 1), Tile(1, 8)),
+    depthwise_mr=7,
 )
 
 ISAS: Final = (AVX512, AVX2, GENERIC)

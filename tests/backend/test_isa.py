@@ -22,7 +22,7 @@ from backend.kernels.step import STEP
 from backend.kernels.table import executor_arguments
 from backend.plan import executor
 from backend.simd.isa import ISAS, Tile
-from backend.simd.tag import TagType
+from backend.simd.tags import TagType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"

@@ -11,6 +11,7 @@ from ...graph.ir import ABSENT, Conv, Dense, Op
 from ...kernels.step import PATCH_POINTS, KernelKey
 from ...simd.element import FLOAT32
 from .. import winograd
+from ..blocking import choose_depthwise
 from ..choices import GemmChoice, WinogradChoice
 from ..layout import Layout
 from ..pack import F32Array, pack_panels, words_of
@@ -260,8 +261,14 @@ def _lower_depthwise(planning: Planning, op: Conv) -> None:
     places: dict[str, Any] = {"x": (op.x, x.inside), "y": (op.output, y.inside)}
     if op.epilogue.residual != ABSENT:
         places |= _residual_fields(planning, op.epilogue.residual)
+    fields = window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2])
+    key = KernelKey("depthwise")
+    if (kernel_h, kernel_w) == (3, 3) and op.dilations == (1, 1) and op.strides[1] in (1, 2):
+        blocks = choose_depthwise(planning.machine, x.w, x.image_bytes, (y.h, y.w), fields["out_c"] // lanes, x.element)
+        key = KernelKey("depthwise_3x3", blocks.tile)
+        fields |= {"nc_panels": blocks.nc_panels, "rows": blocks.rows}
     planning.step(
-        KernelKey("depthwise_3x3" if (kernel_h, kernel_w) == (3, 3) else "depthwise"),
+        key,
         op.name,
         macs=y.images * y.h * y.w * channels * kernel_h * kernel_w,
         weight_bytes=packed.nbytes,
@@ -269,6 +276,6 @@ def _lower_depthwise(planning: Planning, op: Conv) -> None:
         bias=planning.buffers.add_weights(bias),
         low=op.epilogue.low,
         high=op.epilogue.high,
-        **window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2]),
+        **fields,
         **places,
     )
