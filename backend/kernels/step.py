@@ -30,6 +30,11 @@ KernelName: TypeAlias = Literal[
     "conv_winograd",
     "depthwise",
     "depthwise_3x3",
+    "depthwise_u8",
+    "quantize",
+    "dequantize",
+    "quantized_add",
+    "quantized_average",
     "max_pool",
     "average_pool",
     "global_average",
@@ -79,6 +84,11 @@ def unit_kind(name: KernelName) -> int:
         "import_u8",
         "depthwise",
         "depthwise_3x3",
+        "depthwise_u8",
+        "quantize",
+        "dequantize",
+        "quantized_add",
+        "quantized_average",
         "max_pool",
         "average_pool",
         "global_average",
@@ -166,6 +176,11 @@ STEP: Final = np.dtype(
         ("io", np.int64),  # which of the caller's arrays
         ("low", np.float32),
         ("high", np.float32),
+        # quantised results: see requantize.py
+        ("scale", np.int64),  # weights: float32 per channel
+        ("numbers", np.int64),  # weights: NUMBERS
+        ("inner", np.int64),  # whether the sum is rounded before b is added
+        ("zero", np.float32),  # what the halo of y holds
     ],
     align=True,
 )

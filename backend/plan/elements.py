@@ -2,6 +2,7 @@
 
 bf16: a value is bfloat16 as long as a convolution or dense layer follows it, float32 after that. So inputs are
 rounded once, what the layers read is narrow, and logits, softmax and all other outputs are not rounded to 8 bits.
+int8: what the passes have made integers is bytes, everything else float32.
 Kernels read and write either type, so no step is added for a change; indices stay float32, which holds them exactly.
 """
 
@@ -10,9 +11,9 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias, get_args
 
 from ..graph.ir import ArgMax, Conv, Dense, Graph, Softmax, reads
-from ..simd.element import BFLOAT16, FLOAT32, Element
+from ..simd.element import BFLOAT16, FLOAT32, UINT8, Element
 
-Precision: TypeAlias = Literal["fp32", "bf16"]
+Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
@@ -20,8 +21,8 @@ PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 def value_elements(graph: Graph, precision: Precision) -> dict[str, Element]:
     """The element type of every value that is no constant."""
     names = [name for name in graph.values if name not in graph.constants]
-    if precision == "fp32":
-        return dict.fromkeys(names, FLOAT32)
+    if precision != "bf16":
+        return {name: UINT8 if graph.values[name].dtype in ("uint8", "int8") else FLOAT32 for name in names}
     narrow: set[str] = set()
     for op in reversed(graph.ops):
         if isinstance(op, ArgMax):

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...graph.ir import ABSENT, Conv, Dense, Op
+from ...graph.ir import ABSENT, Conv, Dense, InnerRounding, Op, Requantize
+from ...kernels.requantize import NUMBERS
 from ...kernels.step import PATCH_POINTS, KernelKey
 from ...simd.element import FLOAT32
 from .. import winograd
 from ..blocking import choose_depthwise
 from ..choices import GemmChoice, WinogradChoice
 from ..layout import Layout
-from ..pack import F32Array, pack_panels, words_of
+from ..pack import F32Array, pack_panels, whole_words, words_of
 from ..planning import Planning, unsupported
 from .fields import halo_fields, strides_x, strides_y, window_fields
 
@@ -42,7 +43,7 @@ def row_is_one_tap(planning: Planning, op: Conv) -> bool:
 def lower_conv(planning: Planning, op: Conv) -> None:
     """Depthwise, Winograd, or implicit GEMM for every group."""
     if is_depthwise(planning, op):
-        _lower_depthwise(planning, op)
+        (_lower_depthwise_u8 if isinstance(op.epilogue, Requantize) else _lower_depthwise)(planning, op)
         return
     x, y = planning.layout(op.x), planning.layout(op.output)
     weight = planning.array(op.weight)
@@ -60,7 +61,8 @@ def lower_conv(planning: Planning, op: Conv) -> None:
         by_tap = weight.transpose(2, 3, 1, 0).reshape(kernel_h * kernel_w, depth_c, out_c)
     window = x.inside - op.pads[0] * x.row - op.pads[1] * x.pixel
     per_group = out_c // op.group
-    bias = planning.array(op.bias) if op.bias != ABSENT else np.zeros(out_c, np.float32)
+    bias = _start(planning, op, out_c)
+    scale = planning.array(op.epilogue.scale) if isinstance(op.epilogue, Requantize) else None
     for group in range(op.group):
         channels = slice(group * per_group, (group + 1) * per_group)
         _gemm_steps(
@@ -72,6 +74,7 @@ def lower_conv(planning: Planning, op: Conv) -> None:
             taps=taps,
             by_tap=by_tap[:, :, channels],
             bias=bias[channels],
+            scale=None if scale is None else scale[channels],
             strides=op.strides,
             clear_halo=group == 0,
         )
@@ -82,7 +85,7 @@ def lower_dense(planning: Planning, op: Dense) -> None:
     if planning.layout(op.x).rank == 4:
         raise unsupported(op, f"multiplies a value of 4 axes {planning.value(op.x).shape}; 2 or 3 can be run")
     weight = planning.array(op.weight)
-    bias = planning.array(op.bias) if op.bias != ABSENT else np.zeros(weight.shape[1], np.float32)
+    scale = planning.array(op.epilogue.scale) if isinstance(op.epilogue, Requantize) else None
     choice = planning.choice(op)
     assert isinstance(choice, GemmChoice), "check.py lets no other choice through for a dense layer"
     _gemm_steps(
@@ -93,10 +96,46 @@ def lower_dense(planning: Planning, op: Dense) -> None:
         y=(op.output, planning.layout(op.output).inside),
         taps=np.zeros(1, np.int64),
         by_tap=weight[None],
-        bias=bias,
+        bias=_start(planning, op, weight.shape[1]),
+        scale=scale,
         strides=(1, 1),
         clear_halo=True,
     )
+
+
+def _start(planning: Planning, op: Conv | Dense, channels: int) -> npt.NDArray[Any]:
+    """What sums start from: the bias; of integers, minus the zero point times the weights, padding included."""
+    if not isinstance(op.epilogue, Requantize):
+        return planning.array(op.bias) if op.bias != ABSENT else np.zeros(channels, np.float32)
+    weight = planning.graph.constants[op.weight].astype(np.int64)
+    of_channel = weight.sum(axis=tuple(range(1, weight.ndim)) if isinstance(op, Conv) else 0)
+    zero = planning.stored_zero(op.x, op.x_zero_point)
+    # Modulo 2**32, as the sums are: the pass has seen to it that they end within int32.
+    return (planning.graph.constants[op.bias] - zero * of_channel).astype(np.int32)
+
+
+def _requantize_fields(planning: Planning, op: Conv | Dense, y: Layout) -> dict[str, Any]:
+    """What kernels/requantize.py reads, but for the scales."""
+    epilogue = op.epilogue
+    assert isinstance(epilogue, Requantize)
+    inner, b_zero = epilogue.inner or InnerRounding(0.0, 0.0, 1.0), 0
+    if epilogue.residual != ABSENT:
+        b_zero = planning.stored_zero(epilogue.residual, epilogue.residual_zero_point)
+    zero = planning.stored_zero(op.output, epilogue.zero_point)
+    numbers = {
+        "low": epilogue.low,
+        "high": epilogue.high,
+        "zero": zero,
+        "inner_low": inner.low,
+        "inner_high": inner.high,
+        "inner_scale": inner.scale,
+        "b_zero": b_zero,
+        "b_scale": epilogue.residual_scale,
+    }
+    return {
+        "numbers": planning.buffers.add_weights(np.array([numbers[name] for name in NUMBERS], np.float32)),
+        "inner": epilogue.inner is not None,
+    }
 
 
 def _gemm_steps(
@@ -108,11 +147,12 @@ def _gemm_steps(
     y: tuple[str, int],
     taps: npt.NDArray[np.int64],
     by_tap: F32Array,
-    bias: F32Array,
+    bias: npt.NDArray[Any],
+    scale: F32Array | None,
     strides: tuple[int, int],
     clear_halo: bool,
 ) -> None:
-    """One step per run of panels of equal width. by_tap: [taps, depth, output channels]."""
+    """One step per run of panels of equal width. by_tap: [taps, depth, output channels]. scale: of a Requantize."""
     isa, buffers, epilogue = planning.machine.isa, planning.buffers, op.epilogue
     x_layout, y_layout = planning.layout(x[0]), planning.layout(y[0])
     tap_count, depth, channels = by_tap.shape
@@ -138,25 +178,28 @@ def _gemm_steps(
         "b_rows": buffers.add_table(b_rows),
         "taps": buffers.add_table(taps),
         "tap_count": tap_count,
-        "depth": depth,
+        "depth": whole_words(depth, x_layout.element),
         "low": epilogue.low,
         "high": epilogue.high,
+        **({} if scale is None else _requantize_fields(planning, op, y_layout)),
     }
     first = 0
     for run in choice.runs:
         tile, panels, blocks = run.tile, run.panels, run.blocks
         width = tile.nr * isa.lanes
         packed = pack_panels(by_tap, first, panels, width, x_layout.element)
-        padded_bias = np.zeros(panels * width, np.float32)
         covered = min(panels * width, channels - first)
-        padded_bias[:covered] = bias[first : first + covered]
+        padding = (0, panels * width - covered)
+        padded_bias = np.pad(bias[first : first + covered], padding)
         places: dict[str, Any] = {"x": x, "y": (y[0], y[1] + first)}
         if has_b:
             places["b"] = (epilogue.residual, b_layout.inside + y[1] - y_layout.inside + first)
-        sums = {}
-        if y_layout.element != FLOAT32 and (blocks.kc_taps < tap_count or blocks.kc_depth < depth):
+        fields: dict[str, int] = {}
+        if scale is not None:
+            fields["scale"] = buffers.add_weights(np.pad(scale[first : first + covered], padding))
+        if y_layout.element != FLOAT32 and (blocks.kc_taps < tap_count or blocks.kc_depth < whole_words(depth, x_layout.element)):
             rows = min(blocks.mc, -(-group_images * pixels // tile.mr) * tile.mr)
-            sums["scratch_size"] = planning.need_scratch(rows * width)
+            fields["scratch_size"] = planning.need_scratch(rows * width)
         planning.step(
             KernelKey("conv_gemm", tile),
             op.name,
@@ -175,7 +218,7 @@ def _gemm_steps(
             kc_depth=blocks.kc_depth,
             panels_outside=blocks.panels_outside,
             **(halo_fields(y_layout) if clear_halo and first == 0 else {}),
-            **sums,
+            **fields,
             **common,
             **places,
         )
@@ -277,5 +320,31 @@ def _lower_depthwise(planning: Planning, op: Conv) -> None:
         low=op.epilogue.low,
         high=op.epilogue.high,
         **fields,
+        **places,
+    )
+
+
+def _lower_depthwise_u8(planning: Planning, op: Conv) -> None:
+    x, y, isa = planning.layout(op.x), planning.layout(op.output), planning.machine.isa
+    weight = planning.graph.constants[op.weight]
+    assert isinstance(op.epilogue, Requantize)
+    channels, _, kernel_h, kernel_w = weight.shape
+    vectors = y.channels_stored // isa.lanes
+    padding = (0, vectors * isa.lanes - channels)
+    padded = np.pad(weight[:, 0], (padding, (0, 0), (0, 0)))
+    packed = np.ascontiguousarray(padded.reshape(vectors, isa.lanes, kernel_h, kernel_w).transpose(0, 2, 3, 1))
+    places: dict[str, Any] = {"x": (op.x, x.inside), "y": (op.output, y.inside)}
+    if op.epilogue.residual != ABSENT:
+        places |= _residual_fields(planning, op.epilogue.residual)
+    planning.step(
+        KernelKey("depthwise_u8"),
+        op.name,
+        macs=y.images * y.h * y.w * channels * kernel_h * kernel_w,
+        weight_bytes=packed.nbytes,
+        weight=planning.buffers.add_weights(packed),
+        bias=planning.buffers.add_weights(np.pad(_start(planning, op, channels), padding)),
+        scale=planning.buffers.add_weights(np.pad(planning.array(op.epilogue.scale), padding)),
+        **_requantize_fields(planning, op, y),
+        **window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2]),
         **places,
     )

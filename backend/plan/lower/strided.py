@@ -33,7 +33,7 @@ def _copy_step(
 ) -> None:  # fmt: skip
     """y <- x over `shape`, after clearing y if it has a halo, which a copy's loops do not reach."""
     if planning.layout(y[0]).halo != NO_HALO:
-        _fill_step(planning, node, y[0], 0.0)
+        _fill_step(planning, node, y[0], planning.layout(y[0]).zero)
     planning.step(KernelKey("copy"), node, x=x, y=y, **loop_fields(shape, batch_free, x=x_strides, y=y_strides))
 
 
