@@ -11,12 +11,12 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from .errors import MachineError
-from .simd.isa import ISAS, Isa
+from .simd.isa import EXTENSIONS, ISAS, Isa
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -28,8 +28,9 @@ _FALLBACK_CACHES: Final = {"l1d_bytes": 32 << 10, "l2_bytes": 512 << 10, "l3_byt
 class Machine:
     """A CPU as the planner sees it.
 
-    isa: what kernels are compiled for. best_isa: the best one that the CPU has. l1d_bytes, l2_bytes: per core;
-    l3_bytes: per share. cores: CPUs that the thread which called `detect` may run on, and so the teams it starts.
+    isa: what kernels are compiled for, and which of its extensions they use. best_isa: the best one that the CPU has.
+    l1d_bytes, l2_bytes: per core; l3_bytes: per share. cores: CPUs that the thread which called `detect` may run on,
+    and so the teams it starts.
     """
 
     cpu: str
@@ -49,7 +50,8 @@ def detect(isa: str | None = None) -> Machine:
     """
     cpu, flags = _cpu()
     best = next(candidate for candidate in ISAS if flags.issuperset(candidate.cpu_flags))
-    chosen = best if isa is None else _isa_named(isa, flags)
+    best = replace(best, extensions=tuple(flag for flag in EXTENSIONS.get(best.name, ()) if flag in flags))
+    chosen = best if isa in (None, best.name) else _isa_named(isa, flags)
     caches, cache_source = _caches()
     return Machine(
         cpu=cpu,

@@ -27,6 +27,7 @@ from .pixels import PixelInput
 from .plan.pack import aligned_zeros
 from .plan.plan import Plan, Port, StepInfo
 from .plan.planner import make_plan
+from .plan.precision import settle_precision
 from .plan.record import PlanRecord, read_record
 
 Array = npt.NDArray[Any]
@@ -76,21 +77,19 @@ def plan_model(
 
     Raises: ModelError, InputError, MachineError, PlanError.
     """
-    if precision not in ("auto", "fp32"):
-        raise InputError(f"precision={precision!r}: choose 'auto' or 'fp32'")
     if not 1 <= max_batch <= MOST_BATCH:
         raise InputError(f"max_batch={max_batch}: choose 1 to {MOST_BATCH}; `run` takes any number of images")
     if machine is not None and isa not in (None, machine.isa.name):
         raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
     saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
-    machine = machine if machine is not None else detect(isa)
+    graph = read_model(model)
+    settled, machine = settle_precision(precision, machine if machine is not None else detect(isa), graph)
     target_isa(machine.isa, machine.best_isa)
     prepare_cache()
-    graph = read_model(model)
     if outputs is not None:
         graph = prune(graph, tuple(outputs))
-    graph = run_passes(graph)  # the unfused weights are let go of before the packed ones are made
-    return make_plan(graph, machine, max_batch, pixels, saved)
+    graph = run_passes(graph, integers=settled == "int8")  # the unfused weights are let go of before the packed ones are made
+    return make_plan(graph, machine, max_batch, pixels, saved, settled)
 
 
 def usable_threads(threads: int | None, machine: Machine) -> int:
@@ -110,9 +109,10 @@ class InferenceSession:
 
     Callers from several threads take turns; for instances that run side by side make one session each.
 
-    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" or "fp32". max_batch: what the plan is
-    made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs
-    that the calling thread may use). isa: "avx512", "avx2", "generic" or None for the best. machine: a description in
+    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (int8 for a quantised model, else fp32), "fp32", "int8", "bf16", or
+    "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch: what the plan is made for;
+    `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs that the
+    calling thread may use). isa: "avx512", "avx2", "generic" or None for the best. machine: a description in
     place of detection. plan: a plan file, or the record of another session's plan, whose choices are followed in place
     of the planner's. pixels: what raw uint8 N H W C images stand for, if they are to be taken too. outputs: the
     tensors to compute, intermediate ones included, in place of the model's outputs.

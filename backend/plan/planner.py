@@ -25,7 +25,6 @@ from ..simd.element import Element
 from . import winograd
 from .check import check_choices
 from .choose import choose
-from .elements import Precision, value_elements
 from .layout import NO_HALO, layout_of
 from .lower import LOWER
 from .lower.conv import channels_reached, is_depthwise
@@ -34,6 +33,7 @@ from .memory import Lifetime, assign_offsets, model_bytes
 from .pack import ALIGN_BYTES, words_of
 from .plan import Plan, Port
 from .planning import Draft, Planning
+from .precision import Precision, value_elements
 from .record import PlanRecord, choices_of, make_record
 from .segments import Segment
 

@@ -26,7 +26,8 @@ from backend.simd.tags import TagType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
-OTHERS = [isa.name for isa in ISAS[ISAS.index(MACHINE.best_isa) + 1 :]]
+_NAMES = [isa.name for isa in ISAS]
+OTHERS = _NAMES[_NAMES.index(MACHINE.best_isa.name) + 1 :]
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm", "generic": "xmm"}
 MULTIPLY = {
