@@ -255,7 +255,13 @@ def accuracy(run_dir: Path, dataset_path: Path | None, **_: Any) -> None:
 
 @cli.command()
 @click.option("--model", type=_PATH, metavar="FILE.onnx", required=True, help="Model to measure.")
-@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of all engines.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of all engines; int8 takes a quantised model.",
+)
 @click.option("--batch", default="1", show_default=True, metavar="N,N", help="Images in one inference: a row for each.")
 @click.option("--threads", default="1", show_default=True, metavar="N,N", help="Threads, each on a CPU of its own.")
 @click.option(

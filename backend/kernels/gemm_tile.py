@@ -4,8 +4,8 @@
     C[m, n] = clip(C[m, n] + residual[m, n], low, high)           if this is the last block of K
 
 for MR output pixels m and NR vectors of output channels n, in float32, or in int32 if x is of bytes: then
-requantize.py says what the last block of K does in place of the second line. Accumulators stay in registers over all taps;
-each output element is one chain of dot products (simd/dot.py) in ascending (t, word of k), so neither the tile's
+requantize.py says what the last block of K does in place of the second line. Accumulators stay in registers over all
+taps; each output element is one chain of dot products (simd/dot.py) in ascending (t, word of k), so neither the tile's
 shape nor the cut of K into blocks changes a bit of the result.
 
 Operands (offsets of x, y and residual in their own elements, others in words of four bytes):

@@ -1,4 +1,5 @@
-"""The frame of zeros (of zero points, if it is quantised) around a stored picture, written by whichever kernel writes the picture.
+"""The frame of zeros around a stored picture (of zero points, if it is quantised), written by whichever kernel writes
+the picture.
 
 A convolution reads its padding from this halo, so its inner loop has no branch. The arena is reused between
 steps; hence the writer clears the halo in every run.

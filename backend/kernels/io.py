@@ -26,7 +26,6 @@ from .jit import jit
 from .rows import unit_rows
 from .strided import unit_images, x_row_start, y_row_start
 
-
 _BYTES_PER_WORD: Final = 4
 
 

@@ -39,8 +39,9 @@ def whole_words(depth: int, element: Element) -> int:
 def pack_panels(
     taps_depth_channels: F32Array, first: int, panels: int, width: int, element: Element = FLOAT32
 ) -> Packed:
-    """[taps, depth, channels] -> [panels, taps, words of depth, width, elements of a word], float32 to `element`, whole numbers
-    to int8 where x is UINT8.
+    """[taps, depth, channels] -> [panels, taps, words of depth, width, elements of a word], float32 to `element`.
+
+    Where x is UINT8, to int8.
 
     Channels from `first` on, zeros past the last one and behind the last depth.
     """

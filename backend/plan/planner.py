@@ -113,7 +113,8 @@ def _lay_out(planning: Planning, elements: Mapping[str, Element]) -> None:
     for name, value in graph.values.items():
         if name in graph.constants:
             continue
-        imported = isinstance(writer.get(name), Quantize) and planning.quantized_input(writer[name].x) is not None
+        writing = writer.get(name)
+        imported = isinstance(writing, Quantize) and planning.quantized_input(writing.x) is not None
         scalar_writer = name in graph.inputs or imported or isinstance(writer.get(name), (Reshape, Transpose))
         scalar_readers = all(_reads_scalars(planning, op, name) for op in readers.get(name, []))
         pad_channels = not (scalar_writer and scalar_readers)

@@ -34,7 +34,8 @@ def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precis
 
     A quantised model may be run in floating point, too: every Quantize then rounds what float32 ops computed.
 
-    Raises: InputError for another name, and for "int8" with a model that is not quantised, MachineError for "bf16" on a machine that has no instructions for it.
+    Raises: InputError for another name, and for "int8" with a model that is not quantised, MachineError for "bf16"
+    on a machine that has no instructions for it.
     """
     if asked not in PRECISIONS:
         raise InputError(f"precision={asked!r}: choose {', '.join(map(repr, PRECISIONS[:-1]))} or {PRECISIONS[-1]!r}")

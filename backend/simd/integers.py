@@ -39,7 +39,9 @@ def byte_dots(builder: Any, isa: Isa, x: Any, w: Any, total: Any) -> Any:
     if AVX512_VNNI in isa.extensions or AVX_VNNI in isa.extensions:
         return _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", total.type, [total, x, w])
     for odd in (False, True):
-        total = builder.add(total, _pair_dots(builder, isa, _zero_extended(builder, x, odd), _extended(builder, w, odd)))
+        total = builder.add(
+            total, _pair_dots(builder, isa, _zero_extended(builder, x, odd), _extended(builder, w, odd))
+        )
     return total
 
 
@@ -68,9 +70,7 @@ def _pair_dots(builder: Any, isa: Isa, a: Any, b: Any) -> Any:
     wide = ir.VectorType(I32, 2 * isa.lanes)
     products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
     even, odd = (
-        builder.shuffle_vector(
-            products, products, ir.Constant(result, [2 * lane + first for lane in range(isa.lanes)])
-        )
+        builder.shuffle_vector(products, products, ir.Constant(result, [2 * lane + first for lane in range(isa.lanes)]))
         for first in (0, 1)
     )
     return builder.add(even, odd)

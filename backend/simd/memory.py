@@ -18,8 +18,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .element import BFLOAT16, FLOAT32, UINT8, Element
-from .isa import AVX512_BF16, Isa
 from .integers import nearest_integers
+from .isa import AVX512_BF16, Isa
 from .vector import F32, I8, I16, I32, I64, VectorType, load_vector, store_vector
 
 _UPPER: Final = 16
@@ -65,7 +65,7 @@ def _integers(like: Any, bits: int) -> Any:
     return ir.VectorType(one, like.count) if isinstance(like, ir.VectorType) else one
 
 
-def _number(kind: Any, value: int) -> Any:
+def _number(kind: Any, value: float) -> Any:
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 

@@ -37,7 +37,7 @@ class NumbaRunner:
         """ISA, plan, threads and where they are, output read."""
         return {
             "engine": "numba",
-            "precision": "fp32",
+            "precision": self._session.plan().record.precision,
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
             "plan_sha256": self._session.plan().record.sha256,

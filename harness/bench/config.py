@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 from ..config import check_model_file
 from ..errors import BadInputError
 
-Precision: TypeAlias = Literal["fp32"]
+Precision: TypeAlias = Literal["fp32", "int8"]
 EngineName: TypeAlias = Literal["numba", "onnxruntime", "openvino"]
 
 OURS: Final[EngineName] = "numba"

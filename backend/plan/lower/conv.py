@@ -111,10 +111,10 @@ def _start(planning: Planning, op: Conv | Dense, channels: int) -> npt.NDArray[A
     of_channel = weight.sum(axis=tuple(range(1, weight.ndim)) if isinstance(op, Conv) else 0)
     zero = planning.stored_zero(op.x, op.x_zero_point)
     # Modulo 2**32, as the sums are: the pass has seen to it that they end within int32.
-    return (planning.graph.constants[op.bias] - zero * of_channel).astype(np.int32)
+    return np.asarray((planning.graph.constants[op.bias] - zero * of_channel).astype(np.int32))
 
 
-def _requantize_fields(planning: Planning, op: Conv | Dense, y: Layout) -> dict[str, Any]:
+def _requantize_fields(planning: Planning, op: Conv | Dense) -> dict[str, Any]:
     """What kernels/requantize.py reads, but for the scales."""
     epilogue = op.epilogue
     assert isinstance(epilogue, Requantize)
@@ -156,6 +156,7 @@ def _gemm_steps(
     isa, buffers, epilogue = planning.machine.isa, planning.buffers, op.epilogue
     x_layout, y_layout = planning.layout(x[0]), planning.layout(y[0])
     tap_count, depth, channels = by_tap.shape
+    depth = whole_words(depth, x_layout.element)
     pixels = y_layout.h * y_layout.w
     group_images = choice.group_images
     repeat = max(tile.mr for tile in isa.tiles)
@@ -178,10 +179,10 @@ def _gemm_steps(
         "b_rows": buffers.add_table(b_rows),
         "taps": buffers.add_table(taps),
         "tap_count": tap_count,
-        "depth": whole_words(depth, x_layout.element),
+        "depth": depth,
         "low": epilogue.low,
         "high": epilogue.high,
-        **({} if scale is None else _requantize_fields(planning, op, y_layout)),
+        **({} if scale is None else _requantize_fields(planning, op)),
     }
     first = 0
     for run in choice.runs:
@@ -197,7 +198,7 @@ def _gemm_steps(
         fields: dict[str, int] = {}
         if scale is not None:
             fields["scale"] = buffers.add_weights(np.pad(scale[first : first + covered], padding))
-        if y_layout.element != FLOAT32 and (blocks.kc_taps < tap_count or blocks.kc_depth < whole_words(depth, x_layout.element)):
+        if y_layout.element != FLOAT32 and (blocks.kc_taps < tap_count or blocks.kc_depth < depth):
             rows = min(blocks.mc, -(-group_images * pixels // tile.mr) * tile.mr)
             fields["scratch_size"] = planning.need_scratch(rows * width)
         planning.step(
@@ -344,7 +345,7 @@ def _lower_depthwise_u8(planning: Planning, op: Conv) -> None:
         weight=planning.buffers.add_weights(packed),
         bias=planning.buffers.add_weights(np.pad(_start(planning, op, channels), padding)),
         scale=planning.buffers.add_weights(np.pad(planning.array(op.epilogue.scale), padding)),
-        **_requantize_fields(planning, op, y),
+        **_requantize_fields(planning, op),
         **window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2]),
         **places,
     )

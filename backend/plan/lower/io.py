@@ -42,7 +42,7 @@ def _import_rows(y: Layout) -> int:
 def lower_import(planning: Planning, name: str, io: int) -> None:
     """The caller's row-major float32 array into the arena, quantised on the way if nothing else reads it."""
     quantize = planning.quantized_input(name)
-    shape, numbers = planning.value(name).shape, {}
+    shape, numbers = planning.value(name).shape, dict[str, int]()
     if quantize is not None:
         name, numbers = quantize.output, _quantizing_fields(planning, quantize)
     y = planning.layout(name)
@@ -56,7 +56,7 @@ def lower_import(planning: Planning, name: str, io: int) -> None:
     planning.step(kernel, name, y=(name, y.inside), io=io, **halo_fields(y), **fields, **numbers)
 
 
-def _quantizing_fields(planning: Planning, op: Quantize) -> dict[str, float]:
+def _quantizing_fields(planning: Planning, op: Quantize) -> dict[str, int]:
     zero = planning.stored_zero(op.output, op.quantization.zero_point[0])
     scale = planning.buffers.add_weights(np.array([op.quantization.scale[0], zero], np.float32))
     return {"scale": scale, "low": -zero, "high": 255 - zero}

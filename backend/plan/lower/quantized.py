@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ...graph.ir import Dequantize, QuantizedAdd, QuantizedAverage, Quantize
+from ...graph.ir import Dequantize, Quantize, QuantizedAdd, QuantizedAverage
 from ...kernels.step import KernelKey, KernelName
 from ..layout import Layout
 from ..planning import Planning, unsupported
@@ -85,4 +83,3 @@ def lower_quantized_average(planning: Planning, op: QuantizedAverage) -> None:
 
 def _window(x: Layout, y: Layout) -> dict[str, int]:
     return window_fields(x, y, (1, 1), (1, 1), (1, 1), (0, 0))
-
