@@ -12,17 +12,15 @@ No multiply-add is fused, so that the result is the same on every instruction se
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from llvmlite import ir
 
 from ..simd.element import UINT8, Element
-from ..simd.integers import nearest_integers, packed_bytes, to_floats
+from ..simd.integers import nearest_integers, packed_bytes, packed_unpacked, to_floats
 from ..simd.memory import write_elements
 from ..simd.vector import I32, I64, clip_vector, load_vector, splat_vector, store_vector
-
-NUMBERS: Final = ("low", "high", "zero", "inner_low", "inner_high", "inner_scale", "b_zero", "b_scale")
-"""In their order among the weights, at a step's `numbers`."""
+from .step import NUMBERS
 
 
 class Requantizer:
@@ -63,8 +61,11 @@ class Requantizer:
             for row, other in zip(rows, others, strict=True)
         ]
 
-    def write(self, rows: list[list[Any]], places: list[Any], element: Element) -> None:
-        """Each row of vectors to its place, a pointer to elements of y."""
+    def write(self, rows: list[list[Any]], places: list[Any], element: Element, unpacked: bool = False) -> None:
+        """Each row of vectors to its place, a pointer to elements of y.
+
+        unpacked: rows of four vectors to bytes, whose channels are in the order that unpacking left.
+        """
         builder, lanes = self.builder, self.isa.lanes
         low, high = self._splat("low"), self._splat("high")
         flat = [(m, n, clip_vector(builder, v, low, high)) for m, row in enumerate(rows) for n, v in enumerate(row)]
@@ -73,6 +74,11 @@ class Requantizer:
                 write_elements(builder, self.isa, element, vector, builder.gep(places[m], [I64(n * lanes)]))
             return
         zero = builder.fptosi(self._number("zero"), I32)
+        if unpacked:
+            for first in range(0, len(flat), 4):
+                group = [nearest_integers(builder, vector) for _, _, vector in flat[first : first + 4]]
+                store_vector(builder, packed_unpacked(builder, group, zero), places[first // 4], 1)
+            return
         for first in range(0, len(flat), 4):
             group = flat[first : first + 4]
             packed = packed_bytes(builder, [nearest_integers(builder, vector) for _, _, vector in group], zero)

@@ -31,6 +31,7 @@ KernelName: TypeAlias = Literal[
     "depthwise",
     "depthwise_3x3",
     "depthwise_u8",
+    "depthwise_3x3_u8",
     "quantize",
     "dequantize",
     "quantized_add",
@@ -85,6 +86,7 @@ def unit_kind(name: KernelName) -> int:
         "depthwise",
         "depthwise_3x3",
         "depthwise_u8",
+        "depthwise_3x3_u8",
         "quantize",
         "dequantize",
         "quantized_add",
@@ -96,6 +98,16 @@ def unit_kind(name: KernelName) -> int:
     ):
         return ROW_UNITS
     return IMAGE_UNITS
+
+
+NUMBERS: Final = ("low", "high", "zero", "inner_low", "inner_high", "inner_scale", "b_zero", "b_scale")
+"""What requantize.py reads among the weights, in this order, at a step's `numbers`."""
+
+
+def unpacked_channels(channels: int) -> list[int]:
+    """The channels of a block, a multiple of 16, in the order in which depthwise_3x3_u8 has them in four vectors."""
+    parts = range(0, channels, 16)
+    return [part + 4 * vector + index for vector in range(4) for part in parts for index in range(4)]
 
 
 STEP: Final = np.dtype(

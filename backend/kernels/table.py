@@ -27,7 +27,7 @@ from ..simd.tags import TagType
 from . import io, quantized, rows, strided
 from .conv_gemm import conv_gemm
 from .depthwise import depthwise, depthwise_3x3
-from .depthwise_u8 import depthwise_u8
+from .depthwise_u8 import depthwise_3x3_u8, depthwise_u8
 from .jit import entry_point
 from .step import STEP, KernelKey, KernelName
 from .winograd import conv_winograd
@@ -44,6 +44,7 @@ KERNELS: Final[Mapping[KernelName, Any]] = {
     "depthwise": depthwise,
     "depthwise_3x3": depthwise_3x3,
     "depthwise_u8": depthwise_u8,
+    "depthwise_3x3_u8": depthwise_3x3_u8,
     "quantize": quantized.quantize,
     "dequantize": quantized.dequantize,
     "quantized_add": quantized.quantized_add,

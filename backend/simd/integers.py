@@ -95,6 +95,32 @@ def to_floats(builder: Any, integers: Any) -> Any:
     return builder.sitofp(integers, ir.VectorType(F32, integers.type.count))
 
 
+def packed_unpacked(builder: Any, vectors: list[Any], offset: Any) -> Any:
+    """Four vectors of int32, with int32 `offset` added, saturated to bytes: one vector, in the order that two unpacks
+    within 128 bits came from."""
+    lanes = vectors[0].type.count
+    suffix = {16: "avx512.{}.512", 8: "avx2.{}", 4: "sse2.{}.128"}[lanes]
+    halves, bytes_ = ir.VectorType(I16, 2 * lanes), ir.VectorType(I8, 4 * lanes)
+    if not _is_x86(builder):
+        added = [builder.add(vector, splat_vector(builder, offset, lanes)) for vector in vectors]
+        narrow = [builder.trunc(vector, ir.VectorType(I8, lanes)) for vector in added]
+        two = [_side_by_side(builder, a, b) for a, b in (narrow[:2], narrow[2:])]
+        order = [vector * lanes + 4 * part + i for part in range(lanes // 4) for vector in range(4) for i in range(4)]
+        joined = _side_by_side(builder, *two)
+        return builder.shuffle_vector(joined, joined, ir.Constant(ir.VectorType(I32, 4 * lanes), order))
+    added = splat_vector(builder, builder.trunc(offset, I16), 2 * lanes)
+    pairs = []
+    for pair in (vectors[:2], vectors[2:]):
+        narrow = _call(builder, "llvm.x86." + suffix.format("packssdw"), halves, pair)
+        pairs.append(_call(builder, f"llvm.sadd.sat.v{2 * lanes}i16", halves, [narrow, added]))
+    return _call(builder, "llvm.x86." + suffix.format("packuswb"), bytes_, pairs)
+
+
+def _side_by_side(builder: Any, a: Any, b: Any) -> Any:
+    count = 2 * a.type.count
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, count), list(range(count))))
+
+
 def packed_bytes(builder: Any, vectors: list[Any], offset: Any) -> list[Any]:
     """Vectors of int32, one to four, plus an int32 scalar, which bring them into 0 to 255: as vectors of bytes.
 
@@ -106,16 +132,8 @@ def packed_bytes(builder: Any, vectors: list[Any], offset: Any) -> list[Any]:
         added = splat_vector(builder, offset, lanes)
         return [builder.trunc(builder.add(vector, added), bytes_) for vector in vectors]
     four = [*vectors, *[vectors[-1]] * (4 - len(vectors))]
-    suffix = {16: "avx512.{}.512", 8: "avx2.{}", 4: "sse2.{}.128"}[lanes]
-    halves, bytes_ = ir.VectorType(I16, 2 * lanes), ir.VectorType(I8, 4 * lanes)
-    added = splat_vector(builder, builder.trunc(offset, I16), 2 * lanes)
-    pairs = []
-    for pair in (four[:2], four[2:]):
-        narrow = _call(builder, "llvm.x86." + suffix.format("packssdw"), halves, pair)
-        pairs.append(builder.add(narrow, added))
-    packed = builder.bitcast(
-        _call(builder, "llvm.x86." + suffix.format("packuswb"), bytes_, pairs), ir.VectorType(I32, lanes)
-    )
+    packed = builder.bitcast(packed_unpacked(builder, four, offset), ir.VectorType(I32, lanes))
+    bytes_ = ir.VectorType(I8, 4 * lanes)
     blocks = lanes // 4
     order = [4 * block + index for index in range(4) for block in range(blocks)]
     if blocks > 1:

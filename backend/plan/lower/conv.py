@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ...graph.ir import ABSENT, Conv, Dense, InnerRounding, Op, Requantize
-from ...kernels.requantize import NUMBERS
-from ...kernels.step import PATCH_POINTS, KernelKey
-from ...simd.element import FLOAT32
+from ...kernels.step import NUMBERS, PATCH_POINTS, KernelKey, unpacked_channels
+from ...simd.element import FLOAT32, UINT8
+from ...simd.isa import Tile
 from .. import winograd
 from ..blocking import choose_depthwise
 from ..choices import GemmChoice, WinogradChoice
@@ -325,7 +325,51 @@ def _lower_depthwise(planning: Planning, op: Conv) -> None:
     )
 
 
+_BYTES_3X3_PIXELS: Final = (4, 2, 1)
+_BYTES_3X3_VECTORS: Final = (4, 2, 1)
+"""MR and NR of depthwise_3x3_u8, largest first; a block of channels fills 128 bits at least."""
+
+
+def _tile_3x3_u8(planning: Planning, op: Conv) -> Tile | None:
+    """The largest tile of depthwise_3x3_u8 that fits the layer; None if that kernel cannot run it."""
+    y, lanes = planning.layout(op.output), planning.machine.isa.lanes
+    square = planning.value(op.weight).shape[2:] == (3, 3) and op.dilations == (1, 1) and op.strides[1] in (1, 2)
+    vectors = [nr for nr in _BYTES_3X3_VECTORS if 16 <= nr * lanes <= y.channels_stored]
+    if not square or not vectors or op.epilogue.residual != ABSENT or y.element != UINT8:
+        return None
+    return Tile(next(mr for mr in _BYTES_3X3_PIXELS if mr <= y.w), vectors[0])
+
+
+def _lower_depthwise_3x3_u8(planning: Planning, op: Conv, tile: Tile) -> None:
+    x, y = planning.layout(op.x), planning.layout(op.output)
+    weight = planning.graph.constants[op.weight][:, 0]
+    assert isinstance(op.epilogue, Requantize)
+    channels, stored, width = len(weight), y.channels_stored, tile.nr * planning.machine.isa.lanes
+    blocks = [min(first, stored - width) + np.array(unpacked_channels(width)) for first in range(0, stored, width)]
+    order, padding = np.concatenate(blocks), (0, stored - channels)
+    by_tap = np.zeros((stored, 3, 4), np.int8)  # channel, column, row
+    by_tap[:channels, :, :3] = weight.transpose(0, 2, 1)
+    packed = by_tap[order].reshape(len(blocks), width, 3, 4).transpose(0, 2, 1, 3)
+    planning.step(
+        KernelKey("depthwise_3x3_u8", tile),
+        op.name,
+        macs=y.images * y.h * y.w * channels * 9,
+        weight_bytes=packed.nbytes,
+        weight=planning.buffers.add_weights(packed),
+        bias=planning.buffers.add_weights(np.pad(_start(planning, op, channels), padding)[order]),
+        scale=planning.buffers.add_weights(np.pad(planning.array(op.epilogue.scale), padding)[order]),
+        **_requantize_fields(planning, op),
+        **window_fields(x, y, (3, 3), op.strides, op.dilations, op.pads[:2]),
+        x=(op.x, x.inside),
+        y=(op.output, y.inside),
+    )
+
+
 def _lower_depthwise_u8(planning: Planning, op: Conv) -> None:
+    tile = _tile_3x3_u8(planning, op)
+    if tile is not None:
+        _lower_depthwise_3x3_u8(planning, op, tile)
+        return
     x, y, isa = planning.layout(op.x), planning.layout(op.output), planning.machine.isa
     weight = planning.graph.constants[op.weight]
     assert isinstance(op.epilogue, Requantize)
