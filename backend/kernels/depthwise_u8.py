@@ -33,7 +33,7 @@ def _tile_3x3_u8(stride_w: int) -> Any:
     @intrinsic
     def tile_3x3_u8(
         _typing: Any, tile: Any, arena: Any, weights: Any, x: Any, x_row: Any, x_pixel: Any, w: Any, bias: Any,
-        scale: Any, y: Any, y_pixel: Any, numbers: Any, inner: Any,
+        scale: Any, y: Any, y_pixel: Any, numbers: Any, stages: Any,
     ) -> Any:  # fmt: skip
         """y[m] = requantised (bias + sum over r, s < 3 of x[m * stride_w + s, r] * w[s, r]), m < MR.
 
@@ -43,7 +43,7 @@ def _tile_3x3_u8(stride_w: int) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             tag, arena_type, weights_type = signature.args[:3]
             _, arena_v, weights_v, x_v, x_row_v, x_pixel_v, w_v, bias_v, scale_v, y_v, y_pixel_v = args[:11]
-            numbers_v, inner_v = args[11:]
+            numbers_v, stages_v = args[11:]
             mr, channels = tag.tile.mr, tag.tile.nr * tag.isa.lanes
             isa, operands = replace(tag.isa, lanes=channels // 4), tag.operands
 
@@ -71,25 +71,13 @@ def _tile_3x3_u8(stride_w: int) -> Any:
                             sums[m][vector] = byte_dots(builder, isa, words[vector], taps[s][vector], total)
 
             requantizer = Requantizer(builder, isa, weights_at(numbers_v))
-            scaled = requantizer.scaled(sums, weights_at(scale_v))
-            before, more, finish = builder.block, builder.append_basic_block("in"), builder.append_basic_block("out")
-            builder.cbranch(builder.icmp_signed("!=", inner_v, I64(0)), more, finish)
-            builder.position_at_end(more)
-            inside = requantizer.rounded_inside(scaled)
-            builder.branch(finish)
-            builder.position_at_end(finish)
-            results = []
-            for without, with_inner in zip(scaled, inside, strict=True):
-                results.append([builder.phi(value.type) for value in without])
-                for phi, a, b in zip(results[-1], without, with_inner, strict=True):
-                    phi.add_incoming(a, before)
-                    phi.add_incoming(b, more)
+            results = requantizer.result(sums, weights_at(scale_v), stages_v, I64(0), list)
             first = operand_pointer(context, builder, arena_type, arena_v, operands.y, y_v)
             places = [builder.gep(first, [builder.mul(y_pixel_v, I64(m))]) for m in range(mr)]
             requantizer.write(results, places, operands.y, unpacked=True)
             return context.get_dummy_value()
 
-        del x, x_row, x_pixel, w, bias, scale, y, y_pixel, numbers, inner
+        del x, x_row, x_pixel, w, bias, scale, y, y_pixel, numbers, stages
         return types.void(tile, arena, weights, *([types.int64] * 10)), emit
 
     return tile_3x3_u8
@@ -132,7 +120,7 @@ def depthwise_3x3_u8(
     mr, width = mr_of(tile), width_of(tile)
     out_w, out_c, x_row, x_pixel, dy = step.out_w, step.out_c, step.x_row, step.x_pixel, step.y_pixel
     stride_h, stride_w, weight, bias, scale = step.stride_h, step.stride_w, step.weight, step.bias, step.scale
-    numbers, inner = step.numbers, step.inner
+    numbers, stages = step.numbers, step.stages
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
@@ -145,12 +133,12 @@ def depthwise_3x3_u8(
                 if stride_w == 1:
                     _tile_3x3_u8_stride_1(
                         tile, arena, weights, x + ow * x_pixel + c, x_row, x_pixel, weight + 3 * n, bias + n, scale + n,
-                        y + ow * dy + c, dy, numbers, inner,
+                        y + ow * dy + c, dy, numbers, stages,
                     )  # fmt: skip
                 else:
                     _tile_3x3_u8_stride_2(
                         tile, arena, weights, x + 2 * ow * x_pixel + c, x_row, x_pixel, weight + 3 * n, bias + n,
-                        scale + n, y + ow * dy + c, dy, numbers, inner,
+                        scale + n, y + ow * dy + c, dy, numbers, stages,
                     )  # fmt: skip
     zero_halo(tile, arena, step, begin * out_w, end * out_w)
 
@@ -158,7 +146,7 @@ def depthwise_3x3_u8(
 @intrinsic
 def _pixel(
     _typing: Any, tag: Any, arena: Any, weights: Any, x: Any, dr: Any, ds: Any, kernel_h: Any, kernel_w: Any, w: Any,
-    bias: Any, y: Any, b: Any, has_b: Any, scale: Any, numbers: Any, inner: Any,
+    bias: Any, y: Any, b: Any, has_b: Any, scale: Any, numbers: Any, stages: Any,
 ) -> Any:  # fmt: skip
     """One output pixel of one vector of channels. w: bytes, [r][s][lanes]; bias: int32, both among the weights."""
 
@@ -166,7 +154,7 @@ def _pixel(
         kind, arena_type, weights_type = signature.args[:3]
         isa, operands, lanes = kind.isa, kind.operands, kind.isa.lanes
         _, arena_v, weights_v, x_v, dr_v, ds_v, kernel_h_v, kernel_w_v, w_v, bias_v, y_v, b_v, has_b_v = args[:13]
-        scale_v, numbers_v, inner_v = args[13:]
+        scale_v, numbers_v, stages_v = args[13:]
         sums, words = ir.VectorType(I32, lanes), ir.VectorType(I8, lanes)
 
         def weights_at(offset: Any) -> Any:
@@ -184,20 +172,17 @@ def _pixel(
             product = builder.mul(builder.zext(pixel, sums), builder.sext(weight, sums))
             builder.store(builder.add(builder.load(total), product), total)
 
-        requantizer = Requantizer(builder, isa, weights_at(numbers_v))
-        result = requantizer.scaled([[builder.load(total)]], weights_at(scale_v))
-        value = cgutils.alloca_once_value(builder, result[0][0])
-        with builder.if_then(builder.icmp_signed("!=", inner_v, I64(0))):
-            builder.store(requantizer.rounded_inside([[builder.load(value)]])[0][0], value)
-        with builder.if_then(builder.icmp_signed("!=", has_b_v, I64(0))):
+        def other() -> list[list[Any]]:
             place = operand_pointer(context, builder, arena_type, arena_v, operands.b, b_v)
-            other = read_elements(builder, operands.b, place, lanes)
-            builder.store(requantizer.added([[builder.load(value)]], [[other]])[0][0], value)
+            return [[read_elements(builder, operands.b, place, lanes)]]
+
+        requantizer = Requantizer(builder, isa, weights_at(numbers_v))
+        result = requantizer.result([[builder.load(total)]], weights_at(scale_v), stages_v, has_b_v, other)
         output = operand_pointer(context, builder, arena_type, arena_v, operands.y, y_v)
-        requantizer.write([[builder.load(value)]], [output], operands.y)
+        requantizer.write(result, [output], operands.y)
         return context.get_dummy_value()
 
-    del x, dr, ds, kernel_h, kernel_w, w, bias, y, b, has_b, scale, numbers, inner
+    del x, dr, ds, kernel_h, kernel_w, w, bias, y, b, has_b, scale, numbers, stages
     return types.void(tag, arena, weights, *([types.int64] * 13)), emit
 
 
@@ -210,8 +195,8 @@ def depthwise_u8(
     kernel_h, kernel_w, out_w, out_c = step.kernel_h, step.kernel_w, step.out_w, step.out_c
     dr, ds = step.dilation_h * step.x_row, step.dilation_w * step.x_pixel
     dx, dy, db = step.stride_w * step.x_pixel, step.y_pixel, step.b_pixel
-    weight, bias, scale, numbers, inner, has_b = (
-        step.weight, step.bias, step.scale, step.numbers, step.inner, step.has_b,
+    weight, bias, scale, numbers, stages, has_b = (
+        step.weight, step.bias, step.scale, step.numbers, step.stages, step.has_b,
     )  # fmt: skip
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
@@ -225,6 +210,6 @@ def depthwise_u8(
                 _pixel(
                     isa, arena, weights, x_row + ow * dx + c, dr, ds, kernel_h, kernel_w,
                     weight + c * kernel_h * kernel_w // 4, bias + c, y_row + ow * dy + c, b_row + ow * db + c, has_b,
-                    scale + c, numbers, inner,
+                    scale + c, numbers, stages,
                 )  # fmt: skip
     zero_halo(isa, arena, step, begin * out_w, end * out_w)

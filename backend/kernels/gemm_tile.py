@@ -16,7 +16,7 @@ Operands (offsets of x, y and residual in their own elements, others in words of
            NR * lanes words. Written if not `last`, read if not `first`.
   residual like y, by its own offset and rows; read only if `last` and has_residual.
   bias     NR * lanes words at w[bias]; read only if `first`.
-  scale, numbers, inner  of a step with bytes for x: see requantize.py.
+  scale, numbers, stages  of a step with bytes for x: see requantize.py.
   prefetch w[prefetch + i * prefetch_step] is fetched into L2 during iteration i over depth (two lines each); the
            planner points it at the weights that are needed next.
 The rows of y, and of residual if it will be added, are prefetched into L1 before the first multiply-add.
@@ -206,7 +206,7 @@ def gemm_tile(
     high: Any,
     scale: Any,
     numbers: Any,
-    inner: Any,
+    stages: Any,
     prefetch: Any,
     prefetch_step: Any,
 ) -> Any:
@@ -223,14 +223,14 @@ def gemm_tile(
         *([integer] * 5),
     )
     del x, x_rows, w, taps, tap_count, depth, y, y_rows, bias, sums, residual, residual_rows
-    del has_residual, first, last, low, high, scale, numbers, inner, prefetch, prefetch_step
+    del has_residual, first, last, low, high, scale, numbers, stages, prefetch, prefetch_step
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         (
             (_, arena_v, weights_v, tables_v),
             (x_v, x_rows_v, w_v, taps_v, tap_count_v, depth_v, y_v, y_rows_v, bias_v, sums_v),
             (residual_v, residual_rows_v, has_residual_v, first_v, last_v, low_v, high_v),
-            (scale_v, numbers_v, inner_v, prefetch_v, prefetch_step_v),
+            (scale_v, numbers_v, stages_v, prefetch_v, prefetch_step_v),
         ) = (args[:4], args[4:14], args[14:21], args[21:])
         emitter, operands = _Emitter(builder, sig.args[0]), sig.args[0].operands
         mr, nr, lanes, dot = emitter.mr, emitter.nr, emitter.isa.lanes, emitter.dot
@@ -319,10 +319,7 @@ def gemm_tile(
 
         if operands.x == UINT8:
             requantizer = Requantizer(builder, emitter.isa, weights_at(numbers_v))
-            scaled = requantizer.scaled(sums, weights_at(scale_v))
-            is_inner = builder.icmp_signed("!=", inner_v, I64(0))
-            scaled = emitter.choose(is_inner, lambda: requantizer.rounded_inside(scaled), lambda: scaled)
-            total = emitter.choose(has_residual, lambda: requantizer.added(scaled, residual_rows()), lambda: scaled)
+            total = requantizer.result(sums, weights_at(scale_v), stages_v, has_residual_v, residual_rows)
             requantizer.write(total, outputs, operands.y)
             builder.branch(end)
             builder.position_at_end(end)

@@ -1,18 +1,21 @@
 """What becomes of sums of integers before they are stored: float32 arithmetic, each operation rounded by itself.
 
     t = float32(sum) * scale[c]
-    t = rint(clip(t, inner_low, inner_high)) * inner_scale       only if the step says `inner`
+    t = rint(clip(t, inner_low, inner_high)) * inner_scale       only if the step's stages have INNER
     t = t + (b - b_zero) * b_scale                               only if there is a b
-    y = rint(clip(t, low, high)) + zero                          y of bytes
-    y = clip(t, low, high)                                       y of float32
+    t = clip(t, low, high)                                       only if they have CLIP
+    y = saturate(rint(t) + zero)                                 y of bytes
+    y = t                                                        y of float32
 
-No multiply-add is fused, so that the result is the same on every instruction set. The bounds keep y within its type.
-`scale` stands among the weights, one float32 per channel, and so do the NUMBERS.
+No multiply-add is fused, so that the result is the same on every instruction set. Without CLIP the planner knows that t
+is within int32, and that its bounds are those of y's type. `scale` stands among the weights, one float32 per channel,
+and so do the NUMBERS.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
@@ -20,7 +23,9 @@ from ..simd.element import UINT8, Element
 from ..simd.integers import nearest_integers, packed_bytes, packed_unpacked, to_floats
 from ..simd.memory import write_elements
 from ..simd.vector import I32, I64, clip_vector, load_vector, splat_vector, store_vector
-from .step import NUMBERS
+from .step import CLIP, INNER, NUMBERS
+
+_Rows: TypeAlias = list[list[Any]]
 
 
 class Requantizer:
@@ -35,13 +40,41 @@ class Requantizer:
     def _splat(self, name: str) -> Any:
         return splat_vector(self.builder, self._number(name), self.isa.lanes)
 
-    def scaled(self, sums: list[list[Any]], scale: Any) -> list[list[Any]]:
+    def result(self, sums: _Rows, scale: Any, stages: Any, has_b: Any, b_rows: Callable[[], _Rows] | None) -> _Rows:
+        """t of rows of vectors of int32. scale: pointer to those of a row. b_rows: emits the loads of b as float32, None: there is none."""
+        builder = self.builder
+        rows = self._scaled(sums, scale)
+        rows = self._only_if(self._has(stages, INNER), self._rounded_inside, rows)
+        if b_rows is not None:
+            rows = self._only_if(builder.icmp_signed("!=", has_b, I64(0)), lambda t: self._added(t, b_rows()), rows)
+        return self._only_if(self._has(stages, CLIP), self._clipped, rows)
+
+    def _has(self, stages: Any, stage: int) -> Any:
+        return self.builder.icmp_signed("!=", self.builder.and_(stages, I64(stage)), I64(0))
+
+    def _only_if(self, condition: Any, change: Callable[[_Rows], _Rows], rows: _Rows) -> _Rows:
+        builder, before = self.builder, self.builder.block
+        changing, joined = builder.append_basic_block("stage"), builder.append_basic_block("staged")
+        builder.cbranch(condition, changing, joined)
+        builder.position_at_end(changing)
+        changed, after = change(rows), builder.block
+        builder.branch(joined)
+        builder.position_at_end(joined)
+        results = []
+        for row, changed_row in zip(rows, changed, strict=True):
+            results.append([builder.phi(vector.type) for vector in row])
+            for phi, old, new in zip(results[-1], row, changed_row, strict=True):
+                phi.add_incoming(old, before)
+                phi.add_incoming(new, after)
+        return results
+
+    def _scaled(self, sums: _Rows, scale: Any) -> _Rows:
         """Rows of vectors of int32 times the scales from a pointer on."""
         builder, lanes = self.builder, self.isa.lanes
         scales = [load_vector(builder, builder.gep(scale, [I64(n * lanes)]), lanes) for n in range(len(sums[0]))]
         return [[builder.fmul(to_floats(builder, v), s) for v, s in zip(row, scales, strict=True)] for row in sums]
 
-    def rounded_inside(self, rows: list[list[Any]]) -> list[list[Any]]:
+    def _rounded_inside(self, rows: _Rows) -> _Rows:
         """The model's own quantisation before an add."""
         builder = self.builder
         low, high, scale = self._splat("inner_low"), self._splat("inner_high"), self._splat("inner_scale")
@@ -53,7 +86,7 @@ class Requantizer:
             for row in rows
         ]
 
-    def added(self, rows: list[list[Any]], others: list[list[Any]]) -> list[list[Any]]:
+    def _added(self, rows: _Rows, others: _Rows) -> _Rows:
         """Plus b, whose vectors are float32 of stored numbers."""
         builder, zero, scale = self.builder, self._splat("b_zero"), self._splat("b_scale")
         return [
@@ -61,14 +94,17 @@ class Requantizer:
             for row, other in zip(rows, others, strict=True)
         ]
 
-    def write(self, rows: list[list[Any]], places: list[Any], element: Element, unpacked: bool = False) -> None:
+    def _clipped(self, rows: _Rows) -> _Rows:
+        low, high = self._splat("low"), self._splat("high")
+        return [[clip_vector(self.builder, vector, low, high) for vector in row] for row in rows]
+
+    def write(self, rows: _Rows, places: list[Any], element: Element, unpacked: bool = False) -> None:
         """Each row of vectors to its place, a pointer to elements of y.
 
         unpacked: rows of four vectors to bytes, whose channels are in the order that unpacking left.
         """
         builder, lanes = self.builder, self.isa.lanes
-        low, high = self._splat("low"), self._splat("high")
-        flat = [(m, n, clip_vector(builder, v, low, high)) for m, row in enumerate(rows) for n, v in enumerate(row)]
+        flat = [(m, n, vector) for m, row in enumerate(rows) for n, vector in enumerate(row)]
         if element != UINT8:
             for m, n, vector in flat:
                 write_elements(builder, self.isa, element, vector, builder.gep(places[m], [I64(n * lanes)]))

@@ -100,6 +100,10 @@ def unit_kind(name: KernelName) -> int:
     return IMAGE_UNITS
 
 
+INNER: Final = 1
+CLIP: Final = 2
+"""Stages of requantisation that not every step has: rounding before b is added, clipping. See requantize.py."""
+
 NUMBERS: Final = ("low", "high", "zero", "inner_low", "inner_high", "inner_scale", "b_zero", "b_scale")
 """What requantize.py reads among the weights, in this order, at a step's `numbers`."""
 
@@ -191,7 +195,7 @@ STEP: Final = np.dtype(
         # quantised results: see requantize.py
         ("scale", np.int64),  # weights: float32 per channel
         ("numbers", np.int64),  # weights: NUMBERS
-        ("inner", np.int64),  # whether the sum is rounded before b is added
+        ("stages", np.int64),  # INNER, CLIP
         ("zero", np.float32),  # what the halo of y holds
     ],
     align=True,

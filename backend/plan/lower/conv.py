@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...graph.ir import ABSENT, Conv, Dense, InnerRounding, Op, Requantize
-from ...kernels.step import NUMBERS, PATCH_POINTS, KernelKey, unpacked_channels
+from ...kernels.step import CLIP, INNER, NUMBERS, PATCH_POINTS, KernelKey, unpacked_channels
 from ...simd.element import FLOAT32, UINT8
 from ...simd.isa import Tile
 from .. import winograd
@@ -18,6 +18,9 @@ from ..layout import Layout
 from ..pack import F32Array, pack_panels, whole_words, words_of
 from ..planning import Planning, unsupported
 from .fields import halo_fields, strides_x, strides_y, window_fields
+
+_WITHIN_INT32: Final = 2.0**30
+"""float32 below this, with rounding errors to spare, are rounded to int32 and not to its limits."""
 
 
 def is_depthwise(planning: Planning, op: Conv) -> bool:
@@ -134,8 +137,27 @@ def _requantize_fields(planning: Planning, op: Conv | Dense) -> dict[str, Any]:
     }
     return {
         "numbers": planning.buffers.add_weights(np.array([numbers[name] for name in NUMBERS], np.float32)),
-        "inner": epilogue.inner is not None,
+        "stages": (INNER if epilogue.inner is not None else 0) + (CLIP if _needs_clip(planning, op) else 0),
     }
+
+
+def _needs_clip(planning: Planning, op: Conv | Dense) -> bool:
+    """Whether a result can be beyond the model's bounds and yet be stored as something else than those."""
+    epilogue = op.epilogue
+    assert isinstance(epilogue, Requantize)
+    if epilogue.dtype == "float32":
+        return epilogue.low > -np.inf or epilogue.high < np.inf
+    zero = planning.stored_zero(op.output, epilogue.zero_point)
+    if (epilogue.low + zero, epilogue.high + zero) != (0, 255):
+        return True
+    if epilogue.inner is not None:
+        most = max(-epilogue.inner.low, epilogue.inner.high) * epilogue.inner.scale
+    else:
+        weight = np.abs(planning.graph.constants[op.weight].astype(np.int64))
+        sums = weight.sum(axis=tuple(range(1, weight.ndim)) if isinstance(op, Conv) else 0) * 255
+        sums += np.abs(planning.graph.constants[op.bias].astype(np.int64))
+        most = float((sums * planning.array(epilogue.scale).astype(np.float64)).max())
+    return most + 255 * epilogue.residual_scale >= _WITHIN_INT32
 
 
 def _gemm_steps(
