@@ -71,7 +71,7 @@ def _tile_3x3_u8(stride_w: int) -> Any:
                             sums[m][vector] = byte_dots(builder, isa, words[vector], taps[s][vector], total)
 
             requantizer = Requantizer(builder, isa, weights_at(numbers_v))
-            results = requantizer.result(sums, weights_at(scale_v), stages_v, I64(0), list)
+            results = requantizer.result(sums, weights_at(scale_v), stages_v, None, None)
             first = operand_pointer(context, builder, arena_type, arena_v, operands.y, y_v)
             places = [builder.gep(first, [builder.mul(y_pixel_v, I64(m))]) for m in range(mr)]
             requantizer.write(results, places, operands.y, unpacked=True)

@@ -41,7 +41,7 @@ class Requantizer:
         return splat_vector(self.builder, self._number(name), self.isa.lanes)
 
     def result(self, sums: _Rows, scale: Any, stages: Any, has_b: Any, b_rows: Callable[[], _Rows] | None) -> _Rows:
-        """t of rows of vectors of int32. scale: pointer to those of a row. b_rows: emits the loads of b as float32, None: there is none."""
+        """t of rows of vectors of int32. scale: pointer to those of a row. b_rows: emits the loads of b as float32."""
         builder = self.builder
         rows = self._scaled(sums, scale)
         rows = self._only_if(self._has(stages, INNER), self._rounded_inside, rows)
