@@ -53,6 +53,7 @@ def activations_of(model: onnx.ModelProto) -> list[Activation]:
     """The pairs around activations of a QDQ model, with the ranges that they can hold."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     quantizing = {node.output[0]: node for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    outputs = {output.name for output in model.graph.output}
     found = []
     for node in model.graph.node:
         source = quantizing.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
@@ -61,14 +62,16 @@ def activations_of(model: onnx.ModelProto) -> list[Activation]:
         scale, zero_point = float(constants[node.input[1]]), constants[node.input[2]]
         limits = np.iinfo(zero_point.dtype)
         low, high = ((limit - int(zero_point)) * scale for limit in (limits.min, limits.max))
-        found.append(Activation(source.input[0], node.output[0], low, high))
+        # An output of the model keeps its name behind the pair; before it, the quantizer makes up another.
+        tensor = node.output[0] if node.output[0] in outputs else source.input[0]
+        found.append(Activation(tensor, node.output[0], low, high))
     return found
 
 
 def with_outputs(path: Path, tensors: Iterable[str]) -> onnx.ModelProto:
-    """The model with these tensors as further outputs."""
+    """The model with these tensors, but for its inputs, as further outputs."""
     model = onnx.load(path)
-    present = {output.name for output in model.graph.output}
+    present = {value.name for value in (*model.graph.output, *model.graph.input)}
     for name in dict.fromkeys(tensors):
         if name not in present:
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
