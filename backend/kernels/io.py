@@ -158,7 +158,12 @@ def import_runs(
         image, h = divmod(row, step.out_h)
         x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for run in range(runs):
-            _read_run(isa, arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
+            x, y = x0 + run * x_pixel, y0 + run * y_pixel
+            if y_per_word(isa) == _BYTES_PER_WORD:
+                for i in range(length):
+                    set_y(isa, arena, y + i, _stored(isa, weights, step, _read(address, x + i, np.float32(0))))
+            else:
+                _read_run(isa, arena, y, address, x, length)
     zero_halo(isa, arena, step, begin * step.out_w, end * step.out_w)
 
 
