@@ -188,7 +188,7 @@ def _assemble(
         if index == 0 and pixel_draft is not None:
             step = _placed(planning, pixel_draft, offsets, copies, first, chunk)
         pixel_steps.append(step)
-    records, pixel_records = (np.array([*proper, *links.records], STEP) for proper in (steps, pixel_steps))
+    records, pixel_records = (_records([*proper, *links.records]) for proper in (steps, pixel_steps))
     for array in (records, pixel_records):
         array["scratch"] = arena_size
     ports = [
@@ -216,6 +216,14 @@ def _assemble(
     )
 
 
+def _records(steps: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The steps in one array; what lies between their fields is zero, so that equal steps are equal bytes."""
+    records = np.zeros(len(steps), STEP)
+    for index, step in enumerate(steps):
+        records[index] = step
+    return records
+
+
 class _Links:
     """The links of all chains, behind the steps proper; the chunks of a batch share those that are equal."""
 
@@ -230,7 +238,7 @@ class _Links:
             return 0
         for link in links:
             link["first"] = 0
-        key = np.array(links, STEP).tobytes()
+        key = _records(links).tobytes()
         if key not in self._places:
             self._places[key] = self._first + len(self.records)
             self.records += links
