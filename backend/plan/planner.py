@@ -219,8 +219,8 @@ def _assemble(
 def _records(steps: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """The steps in one array; what lies between their fields is zero, so that equal steps are equal bytes."""
     records = np.zeros(len(steps), STEP)
-    for index, step in enumerate(steps):
-        records[index] = step
+    for field in STEP.names or ():
+        records[field] = [step[field] for step in steps]
     return records
 
 
