@@ -1,6 +1,6 @@
 """What one LoadGen test is asked to be, validated in one place.
 
-`cli.py` and `demo_campaign.py` make these records; everything else only reads them. Knows no LoadGen and no file
+`cli` and `demo_campaign.py` make these records; everything else only reads them. Knows no LoadGen and no file
 format. A record is picklable: it travels to the process that runs LoadGen.
 """
 
@@ -14,12 +14,14 @@ from .errors import BadInputError
 
 Scenario: TypeAlias = Literal["SingleStream", "MultiStream", "Offline", "Server"]
 Mode: TypeAlias = Literal["performance", "accuracy", "find_peak"]
+ComplianceTest: TypeAlias = Literal["TEST01", "TEST04"]
 
 ProfileName: TypeAlias = Literal["resnet50", "mobilenet"]
 Precision: TypeAlias = Literal["fp32", "bf16", "bf16-emulated"]
 
 SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
 PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
+COMPLIANCE_TESTS: Final[tuple[ComplianceTest, ...]] = get_args(ComplianceTest)
 STREAMS: Final = frozenset({"SingleStream", "MultiStream"})
 """Scenarios in which the next query waits for the answer to the last one."""
 
@@ -47,6 +49,7 @@ class RunConfig:
     `plan`: a plan file for our engine, in place of its own choices.
     `instances`, `threads`: None for the scenario's default (`placement.py`).
     `user_conf`: None for the file that comes with the package. `audit_conf`: None for no audit.
+    `compliance_test`: a performance run with this test's official audit settings.
     `not_submittable`: reasons known beforehand why this run cannot be submitted.
     """
 
@@ -72,6 +75,7 @@ class RunConfig:
     threads: int | None = None
     user_conf: Path | None = None
     audit_conf: Path | None = None
+    compliance_test: ComplianceTest | None = None
     isa: str | None = None
     precision: Precision | None = None
     plan: Path | None = None
@@ -104,7 +108,7 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         """Where this test's logs go."""
-        return self.output / self.name / self.scenario / self.mode
+        return self.output / self.name / self.scenario / (self.compliance_test or self.mode)
 
 
 _MOST_SAMPLES: Final = 1_000_000_000

@@ -1,4 +1,4 @@
-"""A plan made, or read, checked and described. Called by `cli.py`; nothing of the model is compiled or run."""
+"""A plan made, or read, checked and described. Called by `cli`; nothing of the model is compiled or run."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from rich.table import Table
 from .results import RunResult
 from .run import RunOutcome
 from .settings import MS_PER_S, NS_PER_S
+from .submission.audit import AuditOutcome
+from .submission.checks import CheckReport
 
 
 def print_outcome(outcome: RunOutcome) -> None:
@@ -71,6 +73,26 @@ def print_campaign(outcomes: Sequence[RunOutcome], output: Path) -> None:
         if outcome.moved_aside is not None:
             click.echo(f"the earlier run of {outcome.result.scenario} is now in {outcome.moved_aside}")
     click.echo(f"logs: {output.absolute() / outcomes[0].folder.relative_to(output.absolute()).parts[0]}")
+
+
+def print_audit(outcome: AuditOutcome) -> None:
+    """A compliance test: what its rules say, as in the files for the submission."""
+    if outcome.run is not None:
+        print_outcome(outcome.run)
+    for verification in (outcome.accuracy, outcome.performance):
+        if verification is not None:
+            click.echo(verification.text.rstrip())
+    if outcome.excused:
+        click.echo("answers differ, but the accuracies agree within the 1 % that the rules allow")
+    click.echo(f"{outcome.test}: {'passed' if outcome.passed else 'FAILED'}")
+
+
+def print_check(checked: CheckReport) -> None:
+    """A line per finding, or that there is none."""
+    for finding in checked.findings:
+        click.echo(str(finding))
+    if checked.passed:
+        click.echo(f"looks OK: {checked.rules} rules over {checked.scenarios} scenarios")
 
 
 def _server_line(outcome: RunOutcome) -> str:

@@ -136,6 +136,13 @@ def _checked(
     return UserSetting(line_number, scenario, key, value)
 
 
+def audit_file(config: RunConfig) -> Path | None:
+    """The audit settings of a test: those of its compliance test, or the file it names."""
+    if config.compliance_test is not None:
+        return CONF_FOLDER / f"{config.compliance_test}.conf"
+    return config.audit_conf
+
+
 def is_set(settings: tuple[UserSetting, ...], scenario: str, key: str) -> bool:
     """Whether user.conf says anything about a key in a scenario."""
     return any(setting.key == key and setting.scenario in ("*", scenario) for setting in settings)
@@ -186,6 +193,15 @@ def sample_count(scenario: Scenario, effective: SettingValues) -> tuple[int, boo
     samples_per_query = int(effective["multi_stream_samples_per_query"]) if scenario == "MultiStream" else 1
     most = int(effective["max_query_count"])
     return (most or least) * samples_per_query, most > 0
+
+
+def latency_goal(scenario: Scenario, effective: SettingValues) -> tuple[float, float | None]:
+    """The percentile of latency that counts, as a share, and Server's bound on it in seconds."""
+    if scenario == "Server":
+        bound_s = float(effective["server_target_latency_ns"]) / NS_PER_S
+        return float(effective["server_target_latency_percentile"]), bound_s
+    prefix = "multi_stream" if scenario == "MultiStream" else "single_stream"
+    return float(effective[f"{prefix}_target_latency_percentile"]), None
 
 
 _OFFLINE_SLACK: Final = 1.1

@@ -187,6 +187,11 @@ def _patch_grid(step: Any) -> tuple[int, int]:
 @jit
 def winograd_units(step: Any, images: int) -> int:
     """Units of a step for so many images."""
+    return _patch_blocks(step, images) * ((step.panels + step.nc_panels - 1) // step.nc_panels)
+
+
+@jit
+def _patch_blocks(step: Any, images: int) -> int:
     patch_rows, patch_columns = _patch_grid(step)
     return (images * patch_rows * patch_columns + step.mc - 1) // step.mc
 
@@ -195,11 +200,12 @@ def winograd_units(step: Any, images: int) -> int:
 def conv_winograd(
     tile: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """One unit: mc patches, counted over all images in N, row, column order."""
+    """One unit: mc patches, counted over all images in N, row, column order, x nc_panels panels of output channels."""
     lanes, mr, width = lanes_of(tile), mr_of(tile), width_of(tile)
     patch_rows, patch_columns = _patch_grid(step)
     per_image = patch_rows * patch_columns
-    begin = unit * step.mc
+    jc, ic = divmod(unit, _patch_blocks(step, images))  # neighbouring units share their panels
+    begin = ic * step.mc
     count = min(step.mc, images * per_image - begin)
     rounded = (step.mc + mr - 1) // mr * mr
     in_c, depth, low, high = step.in_c, step.depth, step.low, step.high
@@ -216,11 +222,13 @@ def conv_winograd(
         x = step.x + image * step.x_image + i * PATCH_OUT * x_row + j * PATCH_OUT * x_pixel
         for c in range(0, in_c, lanes):
             _transform_input(tile, arena, x + c, x_row, x_pixel, u + patch * in_c + c, u_point)
-    w = step.weight
+    panel_begin = jc * step.nc_panels
+    panel_end = min(panel_begin + step.nc_panels, step.panels)
     block = (depth + per_word - 1) // per_word * width
     tiles = (count + mr - 1) // mr
     prefetch_step = UNROLL * width // tiles
-    for panel in range(step.panels):
+    w = step.weight + panel_begin * PATCH_POINTS * block
+    for panel in range(panel_begin, panel_end):
         n = panel * width
         for point in range(PATCH_POINTS):
             for row in range(0, count, mr):
@@ -244,7 +252,7 @@ def conv_winograd(
                     tile, arena, weights, m + patch * width + c, m_point, step.bias + n + c,
                     y + c, y_row, y_pixel, b + c, b_row, b_pixel, has_b, rows, columns, low, high,
                 )  # fmt: skip
-    for patch in range(count):
+    for patch in range(count if jc == 0 else 0):
         image, place = divmod(begin + patch, per_image)
         i, j = divmod(place, patch_columns)
         if j == 0:

@@ -29,6 +29,9 @@ _STEP_OVERHEAD_CYCLES: Final = 10000
 _WORDS_PER_CYCLE: Final = 4
 """Rate at which another step reads the input once more, from L2 or beyond."""
 
+L3_BYTES_PER_CYCLE: Final = 4
+"""What a core gets of activations that lie in L3 and are not prefetched, while all cores work; roughly a server's."""
+
 STREAMED_BYTES_PER_CYCLE: Final = 6
 """What prefetched weights cost: a layer exceeds its multiply-adds by a cycle for so many bytes that are not in L2.
 Fitted to measured ResNet50 layers with 16 to 128 Winograd patches per unit (Cascade Lake at 2.5 GHz)."""
@@ -106,8 +109,8 @@ def choose_blocks(
     Weights that fit half of L2 stay there while pixels stream past once: pixels outside, a unit is enough pixels
     for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
     such that a block of the panel and its successor, which is being prefetched, fill half of L2. So do smaller ones if
-    the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels by 1.1
-    to 1.25, Cascade Lake). depth: in elements.
+    the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
+    to 1.25 times as fast on Cascade Lake). depth: in elements.
     """
     words = -(-depth // element.per_word)
     width_bytes = tile.nr * machine.isa.lanes * 4

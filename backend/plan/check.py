@@ -44,6 +44,7 @@ def check_choices(planning: Planning, choices: Choices, max_batch: int) -> None:
         _check_tile(isa, divides, key, "tile", choice.tile, f"with NR a divisor of {problem.vectors} vectors, ")
         y = planning.layout(op.output)
         _check_range(key, "mc", choice.mc, problem.images * winograd.patches_of(y.h, y.w))
+        _check_range(key, "nc_panels", choice.nc_panels, problem.vectors // choice.tile.nr)
     _check_chains(planning, choices)
 
 

@@ -40,10 +40,11 @@ class GemmChoice:
 
 @dataclass(frozen=True)
 class WinogradChoice:
-    """A 3x3 convolution by conv_winograd. mc: patches per unit."""
+    """A 3x3 convolution by conv_winograd. mc patches by nc_panels panels of output channels per unit."""
 
     tile: Tile
     mc: int
+    nc_panels: int
 
 
 ConvChoice: TypeAlias = GemmChoice | WinogradChoice

@@ -162,4 +162,4 @@ def _choose_winograd(planning: Planning, op: Conv | Dense, chunk: int) -> Winogr
         return None
     x, y = planning.layout(op.x), planning.layout(op.output)
     form = winograd.chosen_form(planning.machine, op, planning.value(op.weight).shape, x, y, chunk)
-    return None if form is None else WinogradChoice(form.tile, form.mc)
+    return None if form is None else WinogradChoice(form.tile, form.mc, form.nc_panels)

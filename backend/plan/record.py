@@ -12,7 +12,7 @@ Schema "loadgen-numba plan 2":
                     `chains.py`
     nodes           by name, each convolution (not depthwise) and dense layer:
                       {kernel: "conv_gemm", group_images, runs: [{tile: "MRxNR", panels, mc, nc_panels, kc_taps,
-                      kc_depth, panels_outside}]} or {kernel: "conv_winograd", tile, mc}; see `choices.py`,
+                      kc_depth, panels_outside}]} or {kernel: "conv_winograd", tile, mc, nc_panels}; see `choices.py`,
                       `blocking.Blocks` and kernels/conv_gemm.py
 
 This file knows the format; whether a machine can do what is written there is the business of `check.py`.
@@ -207,7 +207,7 @@ def _read_chain(entry: _Object) -> NamedChain:
 
 def _choice_json(choice: ConvChoice) -> dict[str, Any]:
     if isinstance(choice, WinogradChoice):
-        return {"kernel": "conv_winograd", "tile": str(choice.tile), "mc": choice.mc}
+        return {"kernel": "conv_winograd", "tile": str(choice.tile), "mc": choice.mc, "nc_panels": choice.nc_panels}
     runs = [{"tile": str(run.tile), "panels": run.panels, **asdict(run.blocks)} for run in choice.runs]
     return {"kernel": "conv_gemm", "group_images": choice.group_images, "runs": runs}
 
@@ -215,7 +215,7 @@ def _choice_json(choice: ConvChoice) -> dict[str, Any]:
 def _read_choice(node: _Object) -> ConvChoice:
     kernel = node.take("kernel", str)
     if kernel == "conv_winograd":
-        return WinogradChoice(node.take_tile("tile"), node.take("mc", int))
+        return WinogradChoice(node.take_tile("tile"), node.take("mc", int), node.take("nc_panels", int))
     if kernel == "conv_gemm":
         return GemmChoice(node.take("group_images", int), tuple(_read_run(run) for run in node.take_list("runs")))
     raise node.error("kernel", kernel, "conv_gemm or conv_winograd")

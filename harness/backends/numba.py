@@ -38,6 +38,7 @@ class NumbaRunner:
         return {
             "engine": "numba",
             "precision": self._session.precision,
+            "input_data_type": "uint8",
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
             "plan_sha256": self._session.plan().record.sha256,

@@ -1,4 +1,4 @@
-"""What one bench is asked to measure, validated in one place. Made by `cli.py`, read by everything else here."""
+"""What one bench is asked to measure, validated in one place. Made by `cli`, read by everything else here."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_what_the_file_says_is_what_runs(tmp_path: Path) -> None:
     assert np.abs(logits(opened) - expected).max() <= 1e-5 * np.abs(expected).max()
 
     def to_winograd(content: dict[str, Any]) -> None:
-        content["nodes"]["body"] = {"kernel": "conv_winograd", "tile": str(NARROW), "mc": 7}
+        content["nodes"]["body"] = {"kernel": "conv_winograd", "tile": str(NARROW), "mc": 7, "nc_panels": 1}
 
     opened = session(plan=edited(to_winograd, tmp_path))
     row = next(row for row in opened.plan().rows() if row.info.node == "body")
@@ -158,7 +158,7 @@ def gemm(**fields: Any) -> Callable[[dict[str, Any]], None]:
 
 def winograd(key: str = "body", **fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda content: content["nodes"].update(
-        {key: {"kernel": "conv_winograd", "tile": str(NARROW), "mc": 1} | fields}
+        {key: {"kernel": "conv_winograd", "tile": str(NARROW), "mc": 1, "nc_panels": 1} | fields}
     )
 
 

@@ -14,6 +14,8 @@ from winograd_bound import BFLOAT16, LAVIN_AND_GRAY, Matrices, gamma, magnitude
 from backend.graph.ir import Graph
 from backend.machine import Machine
 from backend.plan import winograd
+from backend.plan.choices import WinogradChoice
+from backend.plan.planner import make_plan
 from backend.simd.isa import Tile
 
 TILES = [pytest.param(tile, id=str(tile)) for tile in (ISA.tiles[0], *ISA.tiles[-2:])]
@@ -98,6 +100,23 @@ def test_tiles_and_units_change_no_bit(tile: Tile, l2_bytes: int) -> None:
     for threads in {1, min(2, MACHINE.cores)}:
         got = run_plan(planned(graph, 3, machine), inputs, threads)
         assert got[0].tobytes() == expected[0].tobytes(), f"{threads} threads"
+
+
+@pytest.mark.parametrize("mc, nc_panels", [(1, 1), (5, 2), (18, 3), (18, 4), (7, 5)])
+def test_every_cut_into_units_changes_no_bit(mc: int, nc_panels: int) -> None:
+    """Five panels of one vector, by blocks of patches and of panels that divide neither; halo and residual included."""
+    narrow = next(tile for tile in ISA.tiles if tile.nr == 1)
+    net = Net()
+    x = net.input(ISA.lanes, 11, 12)
+    y = net.conv(x, 5 * ISA.lanes, (3, 3), pads=(1, 1, 1, 1), residual=net.conv(x, 5 * ISA.lanes), low=0.0)
+    graph = net.graph(net.conv(y, 3, (3, 3), pads=(1, 1, 1, 1), strides=(2, 2)))
+    record, name = planned(graph, 2).record, graph.ops[1].name
+    inputs = random_inputs(graph, 2)
+    results = []
+    for choice in (WinogradChoice(narrow, 18, 5), WinogradChoice(narrow, mc, nc_panels)):
+        saved = replace(record, nodes=record.nodes | {name: choice})
+        results.append(run_plan(make_plan(graph, MACHINE, 2, saved=saved), inputs, 2)[0].tobytes())
+    assert results[0] == results[1]
 
 
 def test_padding_lanes_and_halo_of_the_input_do_not_leak() -> None:

@@ -232,6 +232,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
         depth=depth,
         mc=patches,
         panels=panels,
+        nc_panels=choice.nc_panels,
         x_rows=buffers.add_table(rows * x.channels_stored),
         y_rows=buffers.add_table(rows * width),
         taps=buffers.add_table(np.zeros(1, np.int64)),
