@@ -101,7 +101,7 @@ def test_who_waits_pauses() -> None:
         assert ("\tpause\n" in uncached.inspect_asm(arguments)) == pauses
 
 
-_RUN_AGAIN = ("isa", "kernels", "row_kernels", "io_kernels", "quantized_kernels", "real_models")
+_RUN_AGAIN = ("isa", "kernels", "row_kernels", "io_kernels", "quantized_kernels", "real_models", "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,7 @@ def children() -> Iterator[dict[str, subprocess.Popen[str]]]:
     chosen = (
         "test_isa or test_kernels or test_io_kernels or test_depthwise or test_max_pool or onnxruntimes and tiny_dscnn"
         " or test_extreme or test_random_convolutions or test_dense or test_every_tile or test_add or test_average"
+        " or test_bfloat16 and (rounding or geometry or ops_between)"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, *tests]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
