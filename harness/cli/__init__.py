@@ -41,7 +41,14 @@ def cli() -> None:
 
 for command in (
     *(runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan),
-    *(submission.audit, submission.package_command, submission.check, submission.describe_system, submission.tune_load),
+    *(
+        submission.audit,
+        submission.package_command,
+        submission.check,
+        submission.describe_system,
+        submission.tune_load,
+        submission.campaign,
+    ),
 ):
     cli.add_command(command)
 

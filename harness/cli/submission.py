@@ -160,3 +160,49 @@ def tune_load(
     write_user_conf(tuned, output)
     click.echo(user_conf(tuned), nl=False)
     click.echo(f"written: {output}")
+
+
+@click.command()
+@engine_options
+@click.option("--output", type=PATH, required=True, metavar="DIR", help="Gets loads, runs and the tree.")
+@_submission_options
+@click.option("--plan-only", is_flag=True, help="Tune the loads, list the runs with their lengths, and stop.")
+@click.option(
+    "--seconds", "tune_s", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Of a tuning run."
+)
+@click.option("--time", "duration_s", type=float, metavar="SECONDS", help="Rehearsal: length of performance runs.")
+@common_options
+def campaign(
+    output: Path, plan_only: bool, tune_s: float, duration_s: float | None, quiet: bool, debug: bool, **settings: Any
+) -> None:
+    """Make a whole submission: tune, run every scenario with its compliance tests, package, check.
+
+    The same command line goes on where an earlier one was interrupted.
+    """
+    del debug  # read by `main`
+    from .. import report
+    from ..progress import open_progress
+    from ..submission.campaign import Campaign, CampaignConfig, describe_steps
+    from ..submission.package import PackageConfig
+
+    output = output.absolute()
+    shared = shared_run(settings, output / "runs")
+    config = CampaignConfig(
+        run=shared,
+        package=PackageConfig(runs=shared.output / shared.name, output=output, **settings),
+        tune_s=tune_s,
+        duration_s=duration_s,
+    )
+    running = Campaign(config, _ask_on_terminal())
+    with open_progress(quiet) as progress:
+        running.tune_loads(progress)
+        for line in describe_steps(running.steps()):
+            click.echo(line)
+        if plan_only:
+            return
+        running.run_all(progress, click.echo)
+    result = running.finish()
+    report.print_check(result.report)
+    click.echo(f"tree: {result.tree}")
+    if not result.report.passed:
+        raise CheckFailedError(f"{result.tree}: {len(result.report.findings)} findings")
