@@ -45,7 +45,7 @@ for command in (
         submission.audit,
         submission.package_command,
         submission.check,
-        submission.describe_system,
+        *(submission.describe_system, submission.doctor),
         submission.tune_load,
         submission.campaign,
     ),

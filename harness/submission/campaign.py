@@ -91,7 +91,7 @@ class CampaignResult:
 
 
 class Campaign:
-    """A campaign whose settings have been checked: `tune_loads`, `run_all`, `finish` in this order, `steps` any time."""
+    """A campaign whose settings have been checked. In order: `tune_loads`, `run_all`, `finish`; `steps` at any time."""
 
     def __init__(self, config: CampaignConfig, ask: Callable[[str, str], str] | None = None) -> None:
         """Refuse now what would be refused at the end. ask: as in `system.describe`.
