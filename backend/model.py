@@ -85,12 +85,12 @@ def plan_model(
     if machine is not None and isa not in (None, machine.isa.name):
         raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
     saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
-    settled, machine = settle_precision(precision, machine if machine is not None else detect(isa))
-    settle_isa(resolve_kernels(kernels, machine), machine)
     graph = read_model(model)
+    settled, machine = settle_precision(precision, machine if machine is not None else detect(isa), graph)
+    settle_isa(resolve_kernels(kernels, machine), machine)
     if outputs is not None:
         graph = prune(graph, tuple(outputs))
-    graph = run_passes(graph)  # the unfused weights are let go of before the packed ones are made
+    graph = run_passes(graph, integers=settled == "int8")  # unfused weights go before the packed ones are made
     return make_plan(graph, machine, max_batch, pixels, saved, settled)
 
 
@@ -111,14 +111,14 @@ class InferenceSession:
 
     Callers from several threads take turns; for instances that run side by side make one session each.
 
-    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (fp32), "fp32", "bf16", or
-    "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch: what the plan is made for;
-    `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs that the
-    calling thread may use). kernels: "numba", "neon" (the C library, on Arm) or "auto": Numba's where it is
-    installed. isa: "avx512", "avx2", "neon", "generic" or None for the best. machine: a description in place of
-    detection, or the path of one (`machine_file`). plan: a plan file, or the record of another session's plan, whose
-    choices are followed in place of the planner's. pixels: what raw uint8 N H W C images stand for, if they are to be
-    taken too. outputs: the tensors to compute, intermediate ones included, in place of the model's outputs.
+    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (int8 for a quantised model, else fp32),
+    "fp32", "int8", "bf16", or "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch:
+    what the plan is made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference
+    (default: all CPUs that the calling thread may use). kernels: "numba", "neon" (the C library, on Arm) or "auto":
+    Numba's where it is installed. isa: "avx512", "avx2", "neon", "generic" or None for the best. machine: a description
+    in place of detection, or the path of one (`machine_file`). plan: a plan file, or the record of another session's
+    plan, whose choices are followed in place of the planner's. pixels: what raw uint8 N H W C images stand for, if they
+    are to be taken too. outputs: the tensors to compute, intermediate ones included, in place of the model's outputs.
 
     Raises: ModelError, InputError, MachineError, PlanError.
     """

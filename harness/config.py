@@ -17,7 +17,7 @@ Mode: TypeAlias = Literal["performance", "accuracy", "find_peak"]
 ComplianceTest: TypeAlias = Literal["TEST01", "TEST04"]
 
 ProfileName: TypeAlias = Literal["resnet50", "mobilenet"]
-Precision: TypeAlias = Literal["fp32", "bf16", "bf16-emulated"]
+Precision: TypeAlias = Literal["fp32", "bf16", "bf16-emulated", "int8"]
 
 SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
 PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)

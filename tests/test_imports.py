@@ -36,12 +36,12 @@ INSIDE_BACKEND = {
 """File or folder of backend -> what of backend it may import, whole folders or files."""
 
 OWNERS = {
-    "onnx": {"backend/graph/onnx_reader.py", "harness/demo/"},
+    "onnx": {"backend/graph/onnx_reader.py", "harness/demo/", "harness/quantize/"},
     "mlperf_loadgen": {"harness/loadgen.py"},
     "numba": {"backend/kernels/", "backend/simd/", "backend/plan/executor.py", "backend/peak.py",
               "preprocessing/resize.py", "harness/bench/"},
     "llvmlite": {"backend/kernels/", "backend/simd/"},
-    "onnxruntime": {"harness/backends/onnxruntime.py", "harness/bench/"},
+    "onnxruntime": {"harness/backends/onnxruntime.py", "harness/bench/", "harness/quantize/"},
     "openvino": {"harness/backends/openvino.py", "harness/bench/"},
     "PIL": {"preprocessing/", "harness/demo/"},
     "cv2": set(),

@@ -54,7 +54,15 @@ class Isa:
 AVX512_BF16: Final = "avx512_bf16"
 """Dot products of pairs of bfloat16, and rounding to bfloat16."""
 
-EXTENSIONS: Final = {"avx512": (AVX512_BF16,), "neon": ("asimddp", "i8mm", "bf16", "asimdhp", "sve")}
+AVX512_VNNI: Final = "avx512_vnni"
+AVX_VNNI: Final = "avx_vnni"
+"""Dot products of four bytes, in 512 and in 256 bits."""
+
+EXTENSIONS: Final = {
+    "avx512": (AVX512_BF16, AVX512_VNNI),
+    "avx2": (AVX_VNNI,),
+    "neon": ("asimddp", "i8mm", "bf16", "asimdhp", "sve"),
+}
 """By ISA: flags of /proc/cpuinfo for instructions that not every CPU of the ISA has. Lanes, tiles and the order of
 summation do not depend on them, only whether something is one instruction or several."""
 

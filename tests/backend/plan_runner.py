@@ -41,7 +41,7 @@ else:
 
 ISA = MACHINE.isa
 _GUARD = 4096
-_GUARD_VALUE = np.float32(1234.5)
+_GUARD_VALUE = np.float32(99)
 _NANS = 0x7FC07FC0
 """A NaN of float32, and two of bfloat16."""
 

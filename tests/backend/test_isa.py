@@ -101,12 +101,17 @@ def test_who_waits_pauses() -> None:
         assert ("\tpause\n" in uncached.inspect_asm(arguments)) == pauses
 
 
+_RUN_AGAIN = ("isa", "kernels", "row_kernels", "io_kernels", "quantized_kernels", "real_models", "bfloat16")
+
+
 @pytest.fixture(scope="module")
 def children() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The kernel tests in a process per other ISA, all started at once."""
-    tests = [str(_TESTS / f"test_{name}.py") for name in ("isa", "kernels", "row_kernels", "io_kernels", "real_models")]
+    tests = [str(_TESTS / f"test_{name}.py") for name in _RUN_AGAIN]
     chosen = (
         "test_isa or test_kernels or test_io_kernels or test_depthwise or test_max_pool or onnxruntimes and tiny_dscnn"
+        " or test_extreme or test_random_convolutions or test_dense or test_every_tile or test_add or test_average"
+        " or test_bfloat16 and (rounding or geometry or ops_between)"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, *tests]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
