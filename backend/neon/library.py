@@ -68,7 +68,7 @@ def load_library(path: Path) -> ctypes.CDLL:
 
 
 def kernel_name(key: KernelKey) -> str:
-    """What the C library calls a kernel. It has one for bytes where Numba's comes in tiles that give the same result."""
+    """What the C library calls a kernel. It has one depthwise 3x3 for bytes, where Numba's comes in tiles."""
     name = "depthwise_3x3_u8" if key.name == "depthwise_3x3_u8" else str(key)
     return name.replace("-", "_")
 
