@@ -17,7 +17,7 @@ Mode: TypeAlias = Literal["performance", "accuracy", "find_peak"]
 ComplianceTest: TypeAlias = Literal["TEST01", "TEST04"]
 
 ProfileName: TypeAlias = Literal["resnet50", "mobilenet"]
-Precision: TypeAlias = Literal["fp32", "bf16", "bf16-emulated"]
+Precision: TypeAlias = Literal["fp32", "bf16", "bf16-emulated", "int8"]
 
 SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
 PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
@@ -79,6 +79,8 @@ class RunConfig:
     isa: str | None = None
     precision: Precision | None = None
     plan: Path | None = None
+    kernels: str = "auto"
+    machine: Path | None = None
     not_submittable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -89,6 +91,10 @@ class RunConfig:
                 raise BadInputError(f"{flag} {value:g}: must be from {least:,.10g} to {most:,.10g}")
         if self.plan is not None and self.backend != "numba":
             raise BadInputError(f"--plan is for --backend numba, not for {self.backend}: leave one of the two out")
+        if self.kernels != "auto" and self.backend != "numba":
+            raise BadInputError(f"--kernels is for --backend numba, not for {self.backend}: leave one of the two out")
+        if self.machine is not None and self.backend != "numba":
+            raise BadInputError(f"--machine is for --backend numba, not for {self.backend}: leave one of the two out")
         check_precision(self.precision, self.backend)
         if self.mode == "find_peak" and self.scenario != "Server":
             raise BadInputError(

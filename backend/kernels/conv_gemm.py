@@ -75,7 +75,7 @@ def conv_gemm(
                     x, step.x_rows + m, w, step.taps, step.tap_count, step.depth,
                     y + n, step.y_rows + m, step.bias + n,
                     0, residual + n, step.b_rows + m, step.has_b,
-                    1, 1, step.low, step.high, w, 0,
+                    1, 1, step.low, step.high, step.scale + n, step.numbers, step.stages, w, 0,
                 )  # fmt: skip
     else:
         per_word = x_per_word(tile)
@@ -98,7 +98,7 @@ def conv_gemm(
                             x + k, step.x_rows + m, w, step.taps + tap, taps, depth,
                             y + n, step.y_rows + m, step.bias + n,
                             sums + (m - m_begin) * width, residual + n, step.b_rows + m, step.has_b,
-                            first, last, step.low, step.high,
+                            first, last, step.low, step.high, step.scale + n, step.numbers, step.stages,
                             w + block_size + m // mr * (block_size // tiles), prefetch_step,
                         )  # fmt: skip
                     w += block_size

@@ -3,8 +3,9 @@
     C[m, n] = (C[m, n] or bias[n]) + sum over taps t, depth k of X[m, t, k] * W[t, k, n]
     C[m, n] = clip(C[m, n] + residual[m, n], low, high)           if this is the last block of K
 
-for MR output pixels m and NR vectors of output channels n, in float32. Accumulators stay in registers over all taps;
-each output element is one chain of dot products (simd/dot.py) in ascending (t, word of k), so neither the tile's
+for MR output pixels m and NR vectors of output channels n, in float32, or in int32 if x is of bytes: then
+requantize.py says what the last block of K does in place of the second line. Accumulators stay in registers over all
+taps; each output element is one chain of dot products (simd/dot.py) in ascending (t, word of k), so neither the tile's
 shape nor the cut of K into blocks changes a bit of the result.
 
 Operands (offsets of x, y and residual in their own elements, others in words of four bytes):
@@ -14,7 +15,8 @@ Operands (offsets of x, y and residual in their own elements, others in words of
   sums     where C waits between blocks of K: y itself if that is float32 (and `sums` means nothing), else MR rows of
            NR * lanes words. Written if not `last`, read if not `first`.
   residual like y, by its own offset and rows; read only if `last` and has_residual.
-  bias     NR * lanes elements at w[bias]; read only if `first`.
+  bias     NR * lanes words at w[bias]; read only if `first`.
+  scale, numbers, stages  of a step with bytes for x: see requantize.py.
   prefetch w[prefetch + i * prefetch_step] is fetched into L2 during iteration i over depth (two lines each); the
            planner points it at the weights that are needed next.
 The rows of y, and of residual if it will be added, are prefetched into L1 before the first multiply-add.
@@ -31,9 +33,10 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ..simd.dot import Dot
-from ..simd.element import FLOAT32, Element
+from ..simd.element import BFLOAT16, FLOAT32, UINT8, Element
 from ..simd.memory import operand_pointer, read_elements, write_elements
-from ..simd.vector import F32, I32, I64, clip_vector, element_pointer, splat_vector
+from ..simd.vector import I32, I64, clip_vector, element_pointer, load_vector, splat_vector, store_vector
+from .requantize import Requantizer
 
 UNROLL: Final = 4
 """Words of depth per loop iteration: amortises the counters and the reloads of row pointers that found no register."""
@@ -51,18 +54,25 @@ class _Emitter:
         self.mr = tile_type.tile.mr
         self.nr = tile_type.tile.nr
         self.dot = Dot(builder, tile_type)
-        self.vector = ir.VectorType(F32, self.isa.lanes)
+        self.sum = self.dot.sum
 
-    def phi_tile(self) -> list[list[Any]]:
-        return [[self.builder.phi(self.vector) for _ in range(self.nr)] for _ in range(self.mr)]
+    def phi_tile(self, scalar: Any) -> list[list[Any]]:
+        vector = ir.VectorType(scalar, self.isa.lanes)
+        return [[self.builder.phi(vector) for _ in range(self.nr)] for _ in range(self.mr)]
 
     def add_incoming(self, phis: list[list[Any]], values: list[list[Any]], block: Any) -> None:
         for phi_row, value_row in zip(phis, values, strict=True):
             for phi, value in zip(phi_row, value_row, strict=True):
                 phi.add_incoming(value, block)
 
-    def row_vectors(self, pointer: Any, element: Element = FLOAT32) -> list[Any]:
-        """NR vectors from `pointer` on, unaligned."""
+    def sum_vectors(self, pointer: Any) -> list[Any]:
+        """NR vectors of sums from `pointer` on, unaligned."""
+        builder, lanes = self.builder, self.isa.lanes
+        places = [builder.gep(pointer, [I64(n * lanes)]) for n in range(self.nr)]
+        return [load_vector(builder, place, lanes, scalar=self.sum) for place in places]
+
+    def row_vectors(self, pointer: Any, element: Element) -> list[Any]:
+        """NR vectors of elements from `pointer` on, as float32."""
         builder, lanes = self.builder, self.isa.lanes
         return [read_elements(builder, element, builder.gep(pointer, [I64(n * lanes)]), lanes) for n in range(self.nr)]
 
@@ -72,6 +82,12 @@ class _Emitter:
             for n, vector in enumerate(row):
                 place = self.builder.gep(pointer, [I64(n * self.isa.lanes)])
                 write_elements(self.builder, self.isa, element, vector, place)
+
+    def write_sums(self, rows: list[Any], values: list[list[Any]]) -> None:
+        """The tile as it is, a row of NR vectors to each pointer."""
+        for pointer, row in zip(rows, values, strict=True):
+            for n, vector in enumerate(row):
+                store_vector(self.builder, vector, self.builder.gep(pointer, [I64(n * self.isa.lanes)]))
 
     def choose(self, condition: Any, then: Any, otherwise: Any) -> list[list[Any]]:
         """A tile of values from one of two emitters, joined after a branch."""
@@ -85,7 +101,7 @@ class _Emitter:
             builder.branch(blocks[2])
             ends.append((values, builder.block))
         builder.position_at_end(blocks[2])
-        joined = self.phi_tile()
+        joined = self.phi_tile(ends[0][0][0][0].type.element)
         for values, block in ends:
             self.add_incoming(joined, values, block)
         return joined
@@ -111,7 +127,7 @@ class _Emitter:
 
         builder.position_at_end(loop)
         k, w, p = builder.phi(I64), builder.phi(weights.type), builder.phi(pointer.type)
-        tile = self.phi_tile()
+        tile = self.phi_tile(self.sum)
         for phi, value in ((k, start), (w, weights), (p, pointer)):
             phi.add_incoming(value, entry)
         self.add_incoming(tile, acc, entry)
@@ -140,7 +156,7 @@ class _Emitter:
             phi.add_incoming(before, entry)
             phi.add_incoming(after, loop)
             ends.append(phi)
-        result = self.phi_tile()
+        result = self.phi_tile(self.sum)
         self.add_incoming(result, acc, entry)
         self.add_incoming(result, sums, loop)
         return ends[0], ends[1], ends[2], result
@@ -188,6 +204,9 @@ def gemm_tile(
     last: Any,
     low: Any,
     high: Any,
+    scale: Any,
+    numbers: Any,
+    stages: Any,
     prefetch: Any,
     prefetch_step: Any,
 ) -> Any:
@@ -201,18 +220,18 @@ def gemm_tile(
         *([integer] * 15),
         types.float32,
         types.float32,
-        integer,
-        integer,
+        *([integer] * 5),
     )
     del x, x_rows, w, taps, tap_count, depth, y, y_rows, bias, sums, residual, residual_rows
-    del has_residual, first, last, low, high, prefetch, prefetch_step
+    del has_residual, first, last, low, high, scale, numbers, stages, prefetch, prefetch_step
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         (
             (_, arena_v, weights_v, tables_v),
             (x_v, x_rows_v, w_v, taps_v, tap_count_v, depth_v, y_v, y_rows_v, bias_v, sums_v),
-            (residual_v, residual_rows_v, has_residual_v, first_v, last_v, low_v, high_v, prefetch_v, prefetch_step_v),
-        ) = (args[:4], args[4:14], args[14:])
+            (residual_v, residual_rows_v, has_residual_v, first_v, last_v, low_v, high_v),
+            (scale_v, numbers_v, stages_v, prefetch_v, prefetch_step_v),
+        ) = (args[:4], args[4:14], args[14:21], args[21:])
         emitter, operands = _Emitter(builder, sig.args[0]), sig.args[0].operands
         mr, nr, lanes, dot = emitter.mr, emitter.nr, emitter.isa.lanes, emitter.dot
 
@@ -240,11 +259,11 @@ def gemm_tile(
             emitter.prefetch_rows(added_rows, operands.b, write=False)
 
         def from_bias() -> list[list[Any]]:
-            row = emitter.row_vectors(weights_at(bias_v))
+            row = emitter.sum_vectors(weights_at(bias_v))
             return [list(row) for _ in range(mr)]
 
         def from_sums() -> list[list[Any]]:
-            return [emitter.row_vectors(pointer) for pointer in waiting]
+            return [emitter.sum_vectors(pointer) for pointer in waiting]
 
         is_first = builder.icmp_signed("!=", first_v, I64(0))
         start = emitter.choose(is_first, from_bias, from_sums)
@@ -260,7 +279,7 @@ def gemm_tile(
 
         builder.position_at_end(loop)
         tap, w_phi, p_phi = builder.phi(I64), builder.phi(word_pointer), builder.phi(word_pointer)
-        acc = emitter.phi_tile()
+        acc = emitter.phi_tile(emitter.sum)
         for phi, value in ((tap, I64(0)), (w_phi, first_weights), (p_phi, first_prefetch)):
             phi.add_incoming(value, entry)
         emitter.add_incoming(acc, start, entry)
@@ -272,7 +291,7 @@ def gemm_tile(
             I64(0), unrolled_end, UNROLL, rows, w_phi, acc, (p_phi, prefetch_step_v), dot.broadcast
         )
         k, w_next, _, sums = emitter.depth_loop(k, words_end, 1, rows, w_next, sums, (p_next, I64(0)), dot.broadcast)
-        if dot.depth > 1:  # an odd element is left over
+        if operands.x == BFLOAT16:  # an odd element is left over
             _, w_next, _, sums = emitter.depth_loop(
                 k, depth_v, 1, rows, w_next, sums, (p_next, I64(0)), dot.broadcast_one
             )
@@ -287,20 +306,32 @@ def gemm_tile(
         builder.cbranch(builder.icmp_signed("!=", last_v, I64(0)), finish, raw)
 
         builder.position_at_end(raw)
-        emitter.write_rows(waiting, FLOAT32, sums)
+        emitter.write_sums(waiting, sums)
         builder.branch(end)
 
         builder.position_at_end(finish)
+        has_residual = builder.icmp_signed("!=", has_residual_v, I64(0))
+
+        def residual_rows() -> list[list[Any]]:
+            pointer = arena_at(residual_v, operands.b)
+            places = [builder.gep(pointer, [offset]) for offset in table_rows(residual_rows_v)]
+            return [emitter.row_vectors(place, operands.b) for place in places]
+
+        if operands.x == UINT8:
+            requantizer = Requantizer(builder, emitter.isa, weights_at(numbers_v))
+            total = requantizer.result(sums, weights_at(scale_v), stages_v, has_residual_v, residual_rows)
+            requantizer.write(total, outputs, operands.y)
+            builder.branch(end)
+            builder.position_at_end(end)
+            return context.get_dummy_value()
 
         def add_residual() -> list[list[Any]]:
-            pointer = arena_at(residual_v, operands.b)
-            added = []
-            for row, offset in zip(sums, table_rows(residual_rows_v), strict=True):
-                other = emitter.row_vectors(builder.gep(pointer, [offset]), operands.b)
-                added.append([builder.fadd(row[n], other[n]) for n in range(nr)])
-            return added
+            return [
+                [builder.fadd(v, b) for v, b in zip(row, other, strict=True)]
+                for row, other in zip(sums, residual_rows(), strict=True)
+            ]
 
-        total = emitter.choose(builder.icmp_signed("!=", has_residual_v, I64(0)), add_residual, lambda: sums)
+        total = emitter.choose(has_residual, add_residual, lambda: sums)
         lowest, highest = splat_vector(builder, low_v, lanes), splat_vector(builder, high_v, lanes)
         clipped = [[clip_vector(builder, vector, lowest, highest) for vector in row] for row in total]
         emitter.write_rows(outputs, operands.y, clipped)

@@ -1,4 +1,5 @@
-"""The frame of zeros around a stored picture, written by whichever kernel writes the picture.
+"""The frame of zeros around a stored picture (of zero points, if it is quantised), written by whichever kernel writes
+the picture.
 
 A convolution reads its padding from this halo, so its inner loop has no branch. The arena is reused between
 steps; hence the writer clears the halo in every run.
@@ -7,8 +8,6 @@ steps; hence the writer clears the halo in every run.
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
 
 from ..simd.memory import set_y
 from .jit import jit
@@ -25,7 +24,7 @@ def zero_halo(tag: Any, arena: Any, step: Any, begin: int, end: int, worker: int
         return
     first_row = (begin + step.out_w - 1) // step.out_w
     last_row = (end + step.out_w - 1) // step.out_w
-    zero = np.float32(0)
+    zero = step.zero
     left = step.halo_left * step.y_pixel
     right = step.halo_right * step.y_pixel
     for row in range(first_row, last_row):

@@ -10,20 +10,23 @@ have runs of neighbours in common, or where three planes become the channels of 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..simd.element import FLOAT32
+from ..simd.element import FLOAT32, INT8_OFFSET
+from ..simd.integers import rounded
 from ..simd.memory import get_x, move_y, operand_pointer, set_y, store_y_interleaved, write_element
 from ..simd.tags import lanes_of, y_per_word
-from ..simd.vector import F32, VectorType, element_pointer, load_vector
+from ..simd.vector import F32, VectorType, add, div, element_pointer, load_vector, splat
 from .halo import zero_halo
 from .jit import jit
 from .rows import unit_rows
 from .strided import unit_images, x_row_start, y_row_start
+
+_BYTES_PER_WORD: Final = 4
 
 
 @jit
@@ -103,10 +106,30 @@ def _write_run(_typing: Any, address: Any, index: Any, arena: Any, offset: Any, 
 
 
 @jit
+def _stored(isa: Any, weights: Any, step: Any, value: Any) -> Any:
+    """What is stored of a number of the caller's: its quantisation, if y is of bytes."""
+    if y_per_word(isa) == _BYTES_PER_WORD:
+        steps = value / weights[step.scale]
+        steps = step.low if not steps > step.low else step.high if steps > step.high else steps
+        return np.rint(steps) + weights[step.scale + 1]
+    return value
+
+
+@jit
+def _stored_vector(isa: Any, weights: Any, step: Any, vector: Any) -> Any:
+    """`_stored` of a vector."""
+    if y_per_word(isa) == _BYTES_PER_WORD:
+        steps = div(vector, splat(isa, weights[step.scale]))
+        return add(rounded(steps, splat(isa, step.low), splat(isa, step.high)), splat(isa, weights[step.scale + 1]))
+    return vector
+
+
+@jit
 def import_f32(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """Arena y <- caller's float32 array x."""
+    """Arena y <- caller's float32 array x, quantised on the way if y is of bytes: weights[scale:] are its scale and
+    zero point, `low` and `high` bounds in steps."""
     out_w, out_c = step.out_w, step.out_c
     x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
     begin, end = unit_rows(step, images, unit)
@@ -117,7 +140,8 @@ def import_f32(
         for channel in range(out_c):
             x, y = x0 + channel * x_channel, y0 + channel * y_channel
             for pixel in range(out_w):
-                set_y(isa, arena, y + pixel * y_pixel, _read(address, x + pixel * x_pixel, np.float32(0)))
+                value = _read(address, x + pixel * x_pixel, np.float32(0))
+                set_y(isa, arena, y + pixel * y_pixel, _stored(isa, weights, step, value))
     zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
@@ -134,7 +158,12 @@ def import_runs(
         image, h = divmod(row, step.out_h)
         x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for run in range(runs):
-            _read_run(isa, arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
+            x, y = x0 + run * x_pixel, y0 + run * y_pixel
+            if y_per_word(isa) == _BYTES_PER_WORD:
+                for i in range(length):
+                    set_y(isa, arena, y + i, _stored(isa, weights, step, _read(address, x + i, np.float32(0))))
+            else:
+                _read_run(isa, arena, y, address, x, length)
     zero_halo(isa, arena, step, begin * step.out_w, end * step.out_w, worker)
 
 
@@ -152,14 +181,14 @@ def import_planes_3(
         x, y = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         whole = out_w - out_w % lanes
         for pixel in range(0, whole, lanes):
-            first = _read_vector(isa, address, x + pixel)
-            second = _read_vector(isa, address, x + x_channel + pixel)
-            third = _read_vector(isa, address, x + 2 * x_channel + pixel)
+            first = _stored_vector(isa, weights, step, _read_vector(isa, address, x + pixel))
+            second = _stored_vector(isa, weights, step, _read_vector(isa, address, x + x_channel + pixel))
+            third = _stored_vector(isa, weights, step, _read_vector(isa, address, x + 2 * x_channel + pixel))
             store_y_interleaved(isa, arena, y + 3 * pixel, first, second, third)
         for pixel in range(whole, out_w):
             for channel in range(3):
                 value = _read(address, x + channel * x_channel + pixel, np.float32(0))
-                set_y(isa, arena, y + 3 * pixel + channel, value)
+                set_y(isa, arena, y + 3 * pixel + channel, _stored(isa, weights, step, value))
     zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
@@ -189,7 +218,8 @@ def import_u8(
 def export(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32)."""
+    """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32), 2: uint8,
+    3: int8, stored as uint8."""
     out_w, out_c = step.out_w, step.out_c
     x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
     option = step.option
@@ -205,6 +235,10 @@ def export(
                         value = get_x(isa, arena, x + pixel * x_pixel)
                         if option == 1:
                             _write(address, y + pixel * y_pixel, np.int64(value))
+                        elif option == 2:
+                            _write(address, y + pixel * y_pixel, np.uint8(value))
+                        elif option == 3:
+                            _write(address, y + pixel * y_pixel, np.int8(value - INT8_OFFSET))
                         else:
                             _write(address, y + pixel * y_pixel, value)
 

@@ -44,7 +44,7 @@ def unit_rows(step: Any, images: int, unit: int) -> tuple[int, int]:
 
 
 @jit
-def _window(start: int, size: int, dilation: int, limit: int) -> tuple[int, int]:
+def window(start: int, size: int, dilation: int, limit: int) -> tuple[int, int]:
     """The taps [first, last) of a window that fall inside [0, limit)."""
     first = 0 if start >= 0 else (-start + dilation - 1) // dilation
     last = min(size, (limit - start + dilation - 1) // dilation)
@@ -87,12 +87,12 @@ def max_pool(
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         h0 = oh * step.stride_h - step.pad_top
-        r_first, r_last = _window(h0, step.kernel_h, step.dilation_h, step.in_h)
+        r_first, r_last = window(h0, step.kernel_h, step.dilation_h, step.in_h)
         x_row = step.x + image * step.x_image + h0 * step.x_row
         y_row = step.y + image * step.y_image + oh * step.y_row
         for ow in range(out_w):
             w0 = ow * stride_w - pad_left
-            s_first, s_last = _window(w0, kernel_w, dilation_w, in_w)
+            s_first, s_last = window(w0, kernel_w, dilation_w, in_w)
             if (r_last - r_first) * (s_last - s_first) == 9 and step.kernel_h == 3 and kernel_w == 3:
                 x, y = x_row + w0 * dx, y_row + ow * dy
                 for c in range(0, out_c, lanes):
@@ -125,12 +125,12 @@ def average_pool(
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         h0 = oh * step.stride_h - step.pad_top
-        r_first, r_last = _window(h0, step.kernel_h, step.dilation_h, step.in_h)
+        r_first, r_last = window(h0, step.kernel_h, step.dilation_h, step.in_h)
         x_row = step.x + image * step.x_image + h0 * step.x_row
         y_row = step.y + image * step.y_image + oh * step.y_row
         for ow in range(out_w):
             w0 = ow * stride_w - pad_left
-            s_first, s_last = _window(w0, kernel_w, dilation_w, in_w)
+            s_first, s_last = window(w0, kernel_w, dilation_w, in_w)
             scale = splat(isa, 1.0 / (tables[step.y_rows + oh] * tables[step.x_rows + ow]))
             for c in range(0, out_c, lanes):
                 total = splat(isa, 0.0)

@@ -31,6 +31,12 @@ KernelName: TypeAlias = Literal[
     "conv_winograd",
     "depthwise",
     "depthwise_3x3",
+    "depthwise_u8",
+    "depthwise_3x3_u8",
+    "quantize",
+    "dequantize",
+    "quantized_add",
+    "quantized_average",
     "max_pool",
     "average_pool",
     "global_average",
@@ -92,6 +98,12 @@ def unit_kind(name: KernelName) -> int:
         "import_u8",
         "depthwise",
         "depthwise_3x3",
+        "depthwise_u8",
+        "depthwise_3x3_u8",
+        "quantize",
+        "dequantize",
+        "quantized_add",
+        "quantized_average",
         "max_pool",
         "average_pool",
         "global_average",
@@ -99,6 +111,20 @@ def unit_kind(name: KernelName) -> int:
     ):
         return ROW_UNITS
     return IMAGE_UNITS
+
+
+INNER: Final = 1
+CLIP: Final = 2
+"""Stages of requantisation that not every step has: rounding before b is added, clipping. See requantize.py."""
+
+NUMBERS: Final = ("low", "high", "zero", "inner_low", "inner_high", "inner_scale", "b_zero", "b_scale")
+"""What requantize.py reads among the weights, in this order, at a step's `numbers`."""
+
+
+def unpacked_channels(channels: int) -> list[int]:
+    """The channels of a block, a multiple of 16, in the order in which depthwise_3x3_u8 has them in four vectors."""
+    parts = range(0, channels, 16)
+    return [part + 4 * vector + index for vector in range(4) for part in parts for index in range(4)]
 
 
 STEP: Final = np.dtype(
@@ -186,6 +212,11 @@ STEP: Final = np.dtype(
         ("io", np.int64),  # which of the caller's arrays
         ("low", np.float32),
         ("high", np.float32),
+        # quantised results: see requantize.py
+        ("scale", np.int64),  # weights: float32 per channel
+        ("numbers", np.int64),  # weights: NUMBERS
+        ("stages", np.int64),  # INNER, CLIP
+        ("zero", np.float32),  # what the halo of y holds
     ],
     align=True,
 )

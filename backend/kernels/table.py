@@ -24,9 +24,10 @@ from numba.extending import intrinsic
 
 from ..simd.isa import Isa
 from ..simd.tags import TagType
-from . import io, rows, strided
+from . import io, quantized, rows, strided
 from .conv_gemm import conv_gemm
 from .depthwise import depthwise, depthwise_3x3
+from .depthwise_u8 import depthwise_3x3_u8, depthwise_u8
 from .jit import entry_point
 from .step import STEP, KernelKey, KernelName
 from .winograd import conv_winograd
@@ -42,6 +43,12 @@ KERNELS: Final[Mapping[KernelName, Any]] = {
     "conv_winograd": conv_winograd,
     "depthwise": depthwise,
     "depthwise_3x3": depthwise_3x3,
+    "depthwise_u8": depthwise_u8,
+    "depthwise_3x3_u8": depthwise_3x3_u8,
+    "quantize": quantized.quantize,
+    "dequantize": quantized.dequantize,
+    "quantized_add": quantized.quantized_add,
+    "quantized_average": quantized.quantized_average,
     "max_pool": rows.max_pool,
     "average_pool": rows.average_pool,
     "global_average": rows.global_average,

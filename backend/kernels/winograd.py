@@ -236,7 +236,7 @@ def conv_winograd(
                     sums, arena, weights, tables,
                     u + point * u_point, step.x_rows + row, w, step.taps, 1, depth,
                     m + point * m_point, step.y_rows + row, step.zeros,
-                    0, 0, step.y_rows, 0, 1, 0, low, high,
+                    0, 0, step.y_rows, 0, 1, 0, low, high, 0, 0, 0,
                     w + block + row // mr * (block // tiles), prefetch_step,
                 )  # fmt: skip
             w += block

@@ -22,7 +22,10 @@ NO_HALO: Pads = (0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and pitches of one value, in elements. images: per unit of batch. channels_stored >= c."""
+    """Sizes and pitches of one value, in elements. images: per unit of batch. channels_stored >= c.
+
+    zero: what stands for the number 0 in memory: a quantised value's zero point as stored. The halo holds it.
+    """
 
     images: int
     h: int
@@ -32,6 +35,7 @@ class Layout:
     halo: Pads
     rank: int
     element: Element = FLOAT32
+    zero: int = 0
 
     @property
     def pixel(self) -> int:
@@ -69,7 +73,13 @@ class Layout:
 
 
 def layout_of(
-    value: Value, halo: Pads, lanes: int, pad_channels: bool, reach: int = 0, element: Element = FLOAT32
+    value: Value,
+    halo: Pads,
+    lanes: int,
+    pad_channels: bool,
+    reach: int = 0,
+    element: Element = FLOAT32,
+    zero: int = 0,
 ) -> Layout:
     """The layout of a value; channels are padded to whole vectors of `lanes` if asked, and up to `reach` at least.
 
@@ -84,4 +94,4 @@ def layout_of(
     else:
         h, w, c = (1, 1, 1, *shape[1:])[-3:]
     stored = -(-max(c, reach) // lanes) * lanes if pad_channels else c
-    return Layout(images, h, w, c, stored, halo, len(shape), element)
+    return Layout(images, h, w, c, stored, halo, len(shape), element, zero)

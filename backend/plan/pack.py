@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError
-from ..simd.element import FLOAT32, Element, to_element
+from ..graph.ir import Quantization
+from ..simd.element import FLOAT32, INT8_OFFSET, UINT8, Element, to_element
 
 ALIGN_BYTES: Final = 64
 _ALIGN: Final = ALIGN_BYTES // 4
 F32Array = npt.NDArray[np.float32]
-Packed = F32Array | npt.NDArray[np.uint16]
+Packed = F32Array | npt.NDArray[np.uint16] | npt.NDArray[np.int8]
 I32Array = npt.NDArray[np.int32]
 
 
@@ -30,10 +31,17 @@ def words_of(depth: int, element: Element) -> int:
     return -(-depth // element.per_word)
 
 
+def whole_words(depth: int, element: Element) -> int:
+    """The depth that kernels run through: bytes are filled up with weights of zero, whatever x holds there."""
+    return words_of(depth, element) * element.per_word if element == UINT8 else depth
+
+
 def pack_panels(
     taps_depth_channels: F32Array, first: int, panels: int, width: int, element: Element = FLOAT32
 ) -> Packed:
     """[taps, depth, channels] -> [panels, taps, words of depth, width, elements of a word], float32 to `element`.
+
+    Where x is UINT8, to int8.
 
     Channels from `first` on, zeros past the last one and behind the last depth.
     """
@@ -46,8 +54,16 @@ def pack_panels(
         packed[panel, :, :depth, : end - begin] = taps_depth_channels[:, :, begin:end]
     if per_word == 1:
         return to_element(packed, element)
-    by_word = packed.reshape(panels, taps, words, per_word, width).swapaxes(3, 4)
-    return to_element(np.ascontiguousarray(by_word), element)
+    by_word = np.ascontiguousarray(packed.reshape(panels, taps, words, per_word, width).swapaxes(3, 4))
+    return by_word.astype(np.int8) if element == UINT8 else to_element(by_word, element)
+
+
+def stored_bytes(x: F32Array, quantization: Quantization) -> npt.NDArray[np.uint8]:
+    """What a value with this quantisation, one scale for all, has in memory for numbers: `ir.Quantize`, as UINT8."""
+    zero = quantization.zero_point[0] + (INT8_OFFSET if quantization.dtype == "int8" else 0)
+    with np.errstate(over="ignore"):
+        steps = np.rint(x / np.float32(quantization.scale[0]))
+    return np.asarray((np.clip(steps, -zero, 255 - zero) + zero).astype(np.uint8))
 
 
 class Buffers:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..graph.ir import BATCH, Conv, Graph, Op, Pad, Pads, Reshape, Transpose, reads
+from ..graph.ir import BATCH, Conv, Graph, Op, Pad, Pads, Quantize, Reshape, Transpose, reads
 from ..kernels.step import STEP
 from ..machine import Machine
 from ..pixels import PixelInput
@@ -138,15 +138,20 @@ def _lay_out(planning: Planning, elements: Mapping[str, Element]) -> None:
     for name, value in graph.values.items():
         if name in graph.constants:
             continue
-        scalar_writer = name in graph.inputs or isinstance(writer.get(name), (Reshape, Transpose))
+        writing = writer.get(name)
+        imported = isinstance(writing, Quantize) and planning.quantized_input(writing.x) is not None
+        scalar_writer = name in graph.inputs or imported or isinstance(writer.get(name), (Reshape, Transpose))
         scalar_readers = all(_reads_scalars(planning, op, name) for op in readers.get(name, []))
         pad_channels = not (scalar_writer and scalar_readers)
         halo: Pads = NO_HALO
+        zero = 0
         reach = channels_reached(planning, writer[name]) if name in writer else 0
         for op in readers.get(name, []):
             if isinstance(op, Conv) and op.epilogue.residual == name:
                 reach = max(reach, channels_reached(planning, op))
             if isinstance(op, Conv) and op.x == name:
+                if any(op.pads):
+                    zero = planning.stored_zero(name, op.x_zero_point)
                 # Winograd needs whole vectors, and zeros below: Pad may write something else around its picture.
                 whole_vectors = pad_channels or value.shape[1] % lanes == 0
                 winograd_reads = whole_vectors and not isinstance(writer.get(name), Pad)
@@ -157,7 +162,7 @@ def _lay_out(planning: Planning, elements: Mapping[str, Element]) -> None:
                     max(halo[2], op.pads[2] + below),
                     max(halo[3], op.pads[3] + right),
                 )
-        planning.layouts[name] = layout_of(value, halo, lanes, pad_channels, reach, elements[name])
+        planning.layouts[name] = layout_of(value, halo, lanes, pad_channels, reach, elements[name], zero)
 
 
 def _overhang(planning: Planning, op: Conv) -> tuple[int, int]:
@@ -183,7 +188,7 @@ def _assemble(
         if index == 0 and pixel_draft is not None:
             step = _placed(planning, pixel_draft, offsets, copies, first, chunk)
         pixel_steps.append(step)
-    records, pixel_records = (np.array([*proper, *links.records], STEP) for proper in (steps, pixel_steps))
+    records, pixel_records = (_records([*proper, *links.records]) for proper in (steps, pixel_steps))
     for array in (records, pixel_records):
         array["scratch"] = arena_size
     ports = [
@@ -211,6 +216,14 @@ def _assemble(
     )
 
 
+def _records(steps: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The steps in one array; what lies between their fields is zero, so that equal steps are equal bytes."""
+    records = np.zeros(len(steps), STEP)
+    for field in STEP.names or ():
+        records[field] = [step[field] for step in steps]
+    return records
+
+
 class _Links:
     """The links of all chains, behind the steps proper; the chunks of a batch share those that are equal."""
 
@@ -225,7 +238,7 @@ class _Links:
             return 0
         for link in links:
             link["first"] = 0
-        key = np.array(links, STEP).tobytes()
+        key = _records(links).tobytes()
         if key not in self._places:
             self._places[key] = self._first + len(self.records)
             self.records += links

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
-from ..graph.ir import Graph, Op, Value
+from ..graph.ir import Graph, Op, Quantize, Value, reads
 from ..kernels.step import STEP, KernelKey, unit_kind
 from ..machine import Machine
-from ..simd.element import FLOAT32, Operands
+from ..simd.element import FLOAT32, INT8_OFFSET, Operands
 from .choices import Choices, ConvChoice, node_key, node_keys
 from .layout import Layout
 from .pack import Buffers, F32Array
@@ -69,6 +69,18 @@ class Planning:
 
     def layout(self, name: str) -> Layout:
         return self.layouts[name]
+
+    def stored_zero(self, name: str, zero_point: int) -> int:
+        """A zero point of a value as stored: int8 values lie in memory moved up to uint8."""
+        return zero_point + (INT8_OFFSET if self.value(name).dtype == "int8" else 0)
+
+    def quantized_input(self, name: str) -> Quantize | None:
+        """The op that quantises an input as it is imported: the only one that reads it, with one scale for all."""
+        if name not in self.graph.inputs or name in self.graph.outputs:
+            return None
+        readers = [op for op in self.graph.ops if name in reads(op)]
+        op = readers[0] if len(readers) == 1 else None
+        return op if isinstance(op, Quantize) and op.quantization.per_tensor else None
 
     def images(self, layout: Layout) -> int:
         """Images that a step of the current segment works on at once, at most."""

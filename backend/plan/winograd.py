@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..graph.ir import Conv, Shape
 from ..kernels.step import PATCH_OUT, PATCH_POINTS, interpolation_points
 from ..machine import Machine
-from ..simd.element import Element
+from ..simd.element import UINT8, Element
 from ..simd.isa import Tile
 from .blocking import L3_BYTES_PER_CYCLE, STREAMED_BYTES_PER_CYCLE, direct_cycles, tile_cycles
 from .layout import Layout
@@ -63,6 +63,7 @@ def fits(op: Conv, weight: Shape, x: Layout, y: Layout, lanes: int) -> bool:
     below, right = -y.h % PATCH_OUT, -y.w % PATCH_OUT
     return (
         has_the_shape(op, weight)
+        and x.element != UINT8  # the transforms' sums would not fit bytes
         and x.channels_stored % lanes == 0
         and x.halo[2] >= op.pads[2] + below
         and x.halo[3] >= op.pads[3] + right

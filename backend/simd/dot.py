@@ -1,4 +1,4 @@
-"""The dot product at the heart of implicit GEMM: sums of float32 += words of x times words of packed weights.
+"""The dot product at the heart of implicit GEMM: sums += words of x times words of packed weights.
 
 A word is four bytes: one float32, or as many smaller elements as fit it, consecutive in depth. A lane's accumulator
 takes all products of its word at once. Loops, tables and tiles of the micro-kernel count words and know nothing of
@@ -8,6 +8,9 @@ bfloat16 pairs are multiplied by x86's VDPBF16PS. Intel, "Software Developer's M
 the product of the odd elements is added, then that of the even ones, rounding to nearest even after each. Products of
 bfloat16 are exact in float32, so two multiply-adds in that order, which are what runs on a CPU that lacks the
 instruction, give the same bits, but for this: the instruction takes denormals for zeros, and returns zeros for them.
+
+Bytes, unsigned in x and signed in w, have sums of int32, which are exact: `integers.byte_dots`. Their depth comes in
+whole words, filled up with weights of zero.
 
 May import: simd.
 """
@@ -20,26 +23,36 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .element import BFLOAT16, FLOAT32, Operands
+from .element import BFLOAT16, FLOAT32, UINT8, Operands
+from .integers import byte_dots
 from .isa import AVX512_BF16
+from .lane_operand import load_lane_operand
 from .memory import element_type
 from .tags import TagType
 from .vector import F32, I32, fma_vector, load_vector, splat_vector
 
 
 class Dot:
-    """Emits the dot product of one tag's x. depth: elements of x in a word. word: a word's LLVM type in registers."""
+    """Emits the dot product of one tag's x.
+
+    depth: elements of x in a word. word, sum: LLVM types in registers, of a word and of what the products add up to.
+    """
 
     def __init__(self, builder: Any, tag: TagType) -> None:
         self.builder, self.isa, self.element = builder, tag.isa, tag.operands.x
         self.depth = self.element.per_word
         self.word = F32 if self.element == FLOAT32 else I32
+        self.sum = I32 if self.element == UINT8 else F32
 
     def broadcast(self, pointer: Any) -> Any:
         """The word at a pointer to an element of x, in every lane. It need not be aligned to words."""
         if self.element != FLOAT32:
             pointer = self.builder.bitcast(pointer, self.word.as_pointer())
-        return splat_vector(self.builder, self.builder.load(pointer, align=self.element.bytes), self.isa.lanes)
+        if self.isa.broadcast_loads:
+            word = self.builder.load(pointer, align=self.element.bytes)
+        else:
+            word = load_lane_operand(self.builder, pointer, self.element.bytes)
+        return splat_vector(self.builder, word, self.isa.lanes)
 
     def broadcast_one(self, pointer: Any) -> Any:
         """A word of one element of x and zeros behind it: what follows the last element may be anything, a NaN too."""
@@ -55,6 +68,8 @@ class Dot:
         builder = self.builder
         if self.element == FLOAT32:
             return fma_vector(builder, self.isa, x, w, total)
+        if self.element == UINT8:
+            return byte_dots(builder, self.isa, x, w, total)
         if AVX512_BF16 in self.isa.extensions:
             # Declared with integers in place of bfloat, as LLVM 16 and older do; later ones translate that.
             name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.isa.lanes}"

@@ -36,6 +36,11 @@ class Element:
 
 FLOAT32: Final = Element("f32", 4)
 BFLOAT16: Final = Element("bf16", 2)
+UINT8: Final = Element("u8", 1)
+"""Quantised values, int8 ones moved up by 128. A kernel's numbers in float32 are the stored 0 to 255."""
+
+INT8_OFFSET: Final = 128
+"""What is added to int8 where it is stored as UINT8."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ ALL_FLOAT32: Final = Operands()
 
 def to_element(array: npt.NDArray[np.float32], element: Element) -> npt.NDArray[np.float32] | npt.NDArray[np.uint16]:
     """A float32 array as it lies in memory with that element type: itself, or bfloat16 as its 16 bits."""
+    assert element in (FLOAT32, BFLOAT16), "what a quantised value holds is the model's to say"
     return array if element == FLOAT32 else to_bfloat16(array)
 
 

@@ -17,9 +17,10 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .element import FLOAT32, Element
+from .element import BFLOAT16, FLOAT32, UINT8, Element
+from .integers import nearest_integers
 from .isa import AVX512_BF16, Isa
-from .vector import F32, I16, I32, I64, VectorType, load_vector, store_vector
+from .vector import F32, I8, I16, I32, I64, VectorType, load_vector, store_vector
 
 _UPPER: Final = 16
 """Bits by which a bfloat16 is shifted in a float32."""
@@ -27,7 +28,7 @@ _UPPER: Final = 16
 
 def element_type(element: Element) -> Any:
     """The LLVM type that an element has in memory."""
-    return F32 if element == FLOAT32 else I16
+    return {FLOAT32: F32, BFLOAT16: I16, UINT8: I8}[element]
 
 
 def operand_pointer(context: Any, builder: Any, array_type: Any, array: Any, element: Element, offset: Any) -> Any:
@@ -42,7 +43,7 @@ def read_elements(builder: Any, element: Element, pointer: Any, lanes: int) -> A
     """IR that reads `lanes` elements as a vector of float32."""
     if element == FLOAT32:
         return load_vector(builder, pointer, lanes)
-    return _widened(builder, load_vector(builder, pointer, lanes, element.bytes, I16))
+    return _widened(builder, load_vector(builder, pointer, lanes, element.bytes, element_type(element)), element)
 
 
 def write_elements(builder: Any, isa: Isa, element: Element, vector: Any, pointer: Any) -> None:
@@ -50,12 +51,12 @@ def write_elements(builder: Any, isa: Isa, element: Element, vector: Any, pointe
     if element == FLOAT32:
         store_vector(builder, vector, pointer)
     else:
-        store_vector(builder, _rounded(builder, isa, vector), pointer, element.bytes)
+        store_vector(builder, _narrowed(builder, isa, vector, element), pointer, element.bytes)
 
 
 def write_element(builder: Any, isa: Isa, element: Element, value: Any, pointer: Any) -> None:
     """IR that writes one float32 as an element."""
-    builder.store(value if element == FLOAT32 else _rounded(builder, isa, value), pointer)
+    builder.store(value if element == FLOAT32 else _narrowed(builder, isa, value, element), pointer)
 
 
 def _integers(like: Any, bits: int) -> Any:
@@ -64,15 +65,34 @@ def _integers(like: Any, bits: int) -> Any:
     return ir.VectorType(one, like.count) if isinstance(like, ir.VectorType) else one
 
 
-def _number(kind: Any, value: int) -> Any:
+def _number(kind: Any, value: float) -> Any:
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
-def _widened(builder: Any, halves: Any) -> Any:
-    """bfloat16, as 16 bits, to float32: exact."""
-    words = _integers(halves.type, 32)
-    floats = ir.VectorType(F32, halves.type.count) if isinstance(halves.type, ir.VectorType) else F32
-    return builder.bitcast(builder.shl(builder.zext(halves, words), _number(words, _UPPER)), floats)
+def _widened(builder: Any, narrow: Any, element: Element) -> Any:
+    """bfloat16, as 16 bits, or uint8 to float32: exact."""
+    words = _integers(narrow.type, 32)
+    floats = ir.VectorType(F32, narrow.type.count) if isinstance(narrow.type, ir.VectorType) else F32
+    wide = builder.zext(narrow, words)
+    if element == UINT8:
+        return builder.sitofp(wide, floats)
+    return builder.bitcast(builder.shl(wide, _number(words, _UPPER)), floats)
+
+
+def _narrowed(builder: Any, isa: Isa, value: Any, element: Element) -> Any:
+    """float32 to bfloat16, as 16 bits, or to uint8."""
+    return _byte(builder, value) if element == UINT8 else _rounded(builder, isa, value)
+
+
+def _byte(builder: Any, value: Any) -> Any:
+    """float32 to uint8: to nearest, halves to even, saturated; a NaN becomes 0."""
+    zero, most = _number(value.type, 0.0), _number(value.type, 255.0)
+    raised = builder.select(builder.fcmp_ordered(">", value, zero), value, zero)
+    bounded = builder.select(builder.fcmp_ordered("<", raised, most), raised, most)
+    if isinstance(value.type, ir.VectorType):
+        return builder.trunc(nearest_integers(builder, bounded), _integers(value.type, 8))
+    rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F32, [F32]), "llvm.rint.f32")
+    return builder.fptoui(builder.call(rint, [bounded]), I8)
 
 
 def _rounded(builder: Any, isa: Isa, value: Any) -> Any:
@@ -105,7 +125,7 @@ def _load(tag: Any, arena: Any, element: Element) -> Any:
 def _get(tag: Any, arena: Any, element: Element) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = builder.load(operand_pointer(context, builder, signature.args[1], args[1], element, args[2]))
-        return value if element == FLOAT32 else _widened(builder, value)
+        return value if element == FLOAT32 else _widened(builder, value, element)
 
     return types.float32(tag, arena, types.intp), emit
 

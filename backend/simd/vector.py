@@ -19,6 +19,7 @@ from numba.extending import intrinsic, register_model
 from .isa import Isa
 
 F32 = ir.FloatType()
+I8 = ir.IntType(8)
 I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
@@ -145,6 +146,26 @@ def mul(_typing: Any, a: Any, b: Any) -> Any:
 
     def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.fmul(args[0], args[1])
+
+    return a(a, b), emit
+
+
+@intrinsic
+def sub(_typing: Any, a: Any, b: Any) -> Any:
+    """[a[i] - b[i] ...]"""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fsub(args[0], args[1])
+
+    return a(a, b), emit
+
+
+@intrinsic
+def div(_typing: Any, a: Any, b: Any) -> Any:
+    """[a[i] / b[i] ...]"""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fdiv(args[0], args[1])
 
     return a(a, b), emit
 

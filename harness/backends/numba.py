@@ -37,6 +37,7 @@ class NumbaRunner:
         """ISA, plan, threads and where they are, output read."""
         return {
             "engine": "numba",
+            "kernels": self._session.kernels,
             "precision": self._session.precision,
             "input_data_type": "uint8",
             "isa": self._session.machine.isa.name,
@@ -71,7 +72,9 @@ def _open_session(model: Path, request: RunnerRequest, max_batch: int) -> Infere
         precision=request.precision or "auto",
         max_batch=max_batch,
         threads=request.threads,
+        kernels=request.kernels,
         isa=request.isa,
+        machine=request.machine,
         plan=request.plan,
         pixels=PixelInput(request.spec.table()),
     )

@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from ..errors import BadInputError, HarnessError, RunInterruptedError
-from . import runs, submission
+from . import quantize, runs, submission
 
 
 def _one_spelling(name: str) -> str:
@@ -41,6 +41,7 @@ def cli() -> None:
 
 for command in (
     *(runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan),
+    *(quantize.quantize, quantize.get_calibration_list),
     *(submission.audit, submission.package_command, submission.check, submission.describe_system, submission.tune_load),
 ):
     cli.add_command(command)

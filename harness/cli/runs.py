@@ -52,7 +52,15 @@ from .options import PATH, PRECISION, ScenarioChoice, common_options, plan_optio
 @click.option("--performance-sample-count", type=int, metavar="N", help="Samples in RAM during a performance run.")
 @click.option("--user-conf", type=PATH, metavar="FILE", help="LoadGen settings. [default: the package's user.conf]")
 @click.option("--audit-conf", type=PATH, metavar="FILE", help="Settings of a compliance test. [default: none]")
-@click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic. [default: the best this machine has]")
+@click.option("--isa", metavar="NAME", help="numba: avx512, avx2, neon or generic. [default: the best there is]")
+@click.option(
+    "--kernels",
+    type=click.Choice(["auto", "numba", "neon"]),
+    default="auto",
+    show_default=True,
+    help="numba: whose kernels; neon: the C library, on Arm.",
+)
+@click.option("--machine", type=PATH, metavar="FILE.toml", help="numba: plan for the machine described in this file.")
 @click.option("--precision", type=PRECISION, help="Of values and weights. [default: the model's]")
 @plan_option
 @common_options
@@ -86,6 +94,7 @@ _DEMO_FLAGS: Final = frozenset(
         "threads",
         "instances",
         "isa",
+        "kernels",
         "precision",
         "quiet",
         "debug",
@@ -117,6 +126,7 @@ def _run_demo(flags: dict[str, Any]) -> None:
             instances=flags["instances"],
             threads=flags["threads"],
             isa=flags["isa"],
+            kernels=flags["kernels"],
             precision=flags["precision"],
         )
         outcomes = list(run_demo(config, runs, progress))
@@ -155,6 +165,8 @@ def _run_config(flags: dict[str, Any]) -> RunConfig:
         isa=flags["isa"],
         precision=flags["precision"],
         plan=flags["plan"],
+        kernels=flags["kernels"],
+        machine=flags["machine"],
     )
 
 

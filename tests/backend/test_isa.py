@@ -20,13 +20,14 @@ from backend.kernels.depthwise import depthwise_3x3
 from backend.kernels.gemm_tile import UNROLL
 from backend.kernels.step import STEP
 from backend.kernels.table import executor_arguments
+from backend.machine import runs_here
 from backend.plan import executor
 from backend.simd.isa import ISAS, Tile
 from backend.simd.tags import TagType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
-_NAMES = [isa.name for isa in ISAS]
+_NAMES = [isa.name for isa in ISAS if runs_here(isa)]
 OTHERS = _NAMES[_NAMES.index(MACHINE.best_isa.name) + 1 :]
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm", "generic": "xmm"}
@@ -100,15 +101,16 @@ def test_who_waits_pauses() -> None:
         assert ("\tpause\n" in uncached.inspect_asm(arguments)) == pauses
 
 
+_RUN_AGAIN = ("isa", "bfloat16", "kernels", "row_kernels", "io_kernels", "quantized_kernels", "real_models")
+
+
 @pytest.fixture(scope="module")
 def children() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The kernel tests in a process per other ISA, all started at once."""
-    tests = [
-        str(_TESTS / f"test_{name}.py")
-        for name in ("isa", "kernels", "row_kernels", "io_kernels", "real_models", "bfloat16")
-    ]
+    tests = [str(_TESTS / f"test_{name}.py") for name in _RUN_AGAIN]
     chosen = (
         "test_isa or test_kernels or test_io_kernels or test_depthwise or test_max_pool or onnxruntimes and tiny_dscnn"
+        " or test_extreme or test_random_convolutions or test_dense or test_every_tile or test_add or test_average"
         " or test_bfloat16 and (rounding or geometry or ops_between)"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, *tests]

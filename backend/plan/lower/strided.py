@@ -9,7 +9,7 @@ import numpy as np
 
 from ...graph.ir import BATCH, ArgMax, Binary, Mean, Op, Pad, Reshape, Shape, Softmax, Transpose
 from ...kernels.step import KernelKey, KernelName
-from ...simd.element import FLOAT32
+from ...simd.element import FLOAT32, UINT8
 from ..layout import NO_HALO, Layout
 from ..planning import Planning, unsupported
 from .fields import halo_fields, loop_fields, row_major_strides, window_fields
@@ -33,7 +33,7 @@ def _copy_step(
 ) -> None:  # fmt: skip
     """y <- x over `shape`, after clearing y if it has a halo, which a copy's loops do not reach."""
     if planning.layout(y[0]).halo != NO_HALO:
-        _fill_step(planning, node, y[0], 0.0)
+        _fill_step(planning, node, y[0], planning.layout(y[0]).zero)
     planning.step(KernelKey("copy"), node, x=x, y=y, **loop_fields(shape, batch_free, x=x_strides, y=y_strides))
 
 
@@ -108,8 +108,9 @@ def lower_pad(planning: Planning, op: Pad) -> None:
     )
     x_start = x.inside + sum(a * b for a, b in zip(skip, x.strides, strict=True))
     y_start = y.inside + sum(a * b for a, b in zip(shift, y.strides, strict=True))
-    _fill_step(planning, op.name, op.output, op.value)
-    if op.value != 0 and y.halo != NO_HALO:
+    value = planning.stored_zero(op.output, int(op.value)) if y.element == UINT8 else op.value
+    _fill_step(planning, op.name, op.output, value)
+    if value != y.zero and y.halo != NO_HALO:
         raise unsupported(op, f"pads with {op.value} in front of a padded convolution")
     planning.step(
         KernelKey("copy"),
