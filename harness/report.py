@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from .explain import advise
 from .results import RunResult
 from .run import RunOutcome
 from .settings import MS_PER_S, NS_PER_S
@@ -31,7 +31,7 @@ def print_outcome(outcome: RunOutcome) -> None:
         )
     if outcome.accuracy is not None:
         click.echo(outcome.accuracy.line)
-    for problem in _problems(result):
+    for problem in _problems(outcome):
         click.echo(problem)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}")
@@ -113,21 +113,7 @@ def _metric(result: RunResult) -> str:
     return f"{result.metric:.3f} {result.metric_unit}"
 
 
-_ADVICE: Final = (
-    ("Reduce target QPS", "lower --qps, or give a wider --max-latency"),
-    ("Decrease the expected latency", "give a smaller --max-latency: the streams expect a query to take so long"),
-    ("Increase expected QPS", "give a greater --qps"),
-    ("Would need to run at least", "give it more --time"),
-    ("would need to process at", "give it more --time"),
-    ("exited early", "leave --count out"),
-)
-"""A piece of LoadGen's reason, and the flag that helps."""
-
-
-def _problems(result: RunResult) -> list[str]:
-    """LoadGen's reasons, each with what to do about it if that is known."""
-    problems = []
-    for reason in result.invalid_reasons:
-        advice = next((f" -> {advice}" for piece, advice in _ADVICE if piece in reason), "")
-        problems.append(f"INVALID because: {reason}{advice}")
-    return problems
+def _problems(outcome: RunOutcome) -> list[str]:
+    """LoadGen's reasons, then what to do about them."""
+    problems = [f"INVALID because: {reason}" for reason in outcome.result.invalid_reasons]
+    return problems + [f"-> {advice}" for advice in advise(outcome.result, outcome.effective_settings)]

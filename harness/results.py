@@ -75,6 +75,8 @@ class RunResult:
     accuracy_sample_count: int
     performance_sample_count: int
     peak_qps: float | None = None
+    late_query_count: int | None = None
+    """Server: queries over the latency bound."""
 
     @property
     def verdict(self) -> str:
@@ -148,6 +150,7 @@ def read_result(folder: Path) -> RunResult:
         accuracy_sample_count=values["effective_accuracy_sample_count"],
         performance_sample_count=values["effective_performance_sample_count"],
         peak_qps=peak_qps,
+        late_query_count=values.get("result_overlatency_query_count"),
     )
 
 

@@ -14,6 +14,7 @@ from .backends import check_backend
 from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
+from .explain import advise
 from .live import Goal
 from .messages import Opened, Task
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
@@ -185,7 +186,9 @@ class _Run:
         if result.errors:
             self._mark("failed", result=asdict(result))
             more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
+            advice = advise(result, self._record["settings"]["effective"])
             remedy = "; start from a lower --qps" if _SEARCH_FAILED in result.errors[0] else ""
+            remedy += "".join(f"; {one}" for one in advice)
             raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}{remedy}")
         if result.valid is False:
             self._add_reasons("LoadGen's verdict is INVALID")

@@ -254,7 +254,26 @@ def deviations(official: SettingValues, effective: SettingValues, scenario: Scen
         if rule is not None and not isinstance(actual, str) and not isinstance(expected, str):
             if (actual >= expected) if rule == "at least" else (actual <= expected):
                 continue
-            found.append(f"{name} {actual}, official {rule} {expected}")
+            found.append(f"{name} {actual}, official {rule} {expected}{_remedy(name)}")
         else:
-            found.append(f"{name} {actual}, official {expected}")
+            found.append(f"{name} {actual}, official {expected}{_remedy(name)}")
     return tuple(found)
+
+
+_REMEDIES: Final[Mapping[str, str]] = {
+    "min_duration_ms": "--time and min_duration",
+    "min_query_count": "--count and min_query_count",
+    "max_query_count": "--count and max_query_count",
+    "max_duration_ms": "max_duration",
+    "performance_sample_count_override": "--performance-sample-count and performance_sample_count_override",
+    "server_target_latency_ns": "--max-latency and Server.target_latency",
+    "multi_stream_samples_per_query": "--samples-per-query and samples_per_query",
+    "single_stream_target_latency_percentile": "target_latency_percentile",
+    "multi_stream_target_latency_percentile": "target_latency_percentile",
+    "server_target_latency_percentile": "target_latency_percentile",
+}
+"""Setting -> the flag and the key of user.conf that change it."""
+
+
+def _remedy(name: str) -> str:
+    return f" (leave out {_REMEDIES[name]})" if name in _REMEDIES else ""

@@ -42,7 +42,8 @@ def cli() -> None:
 for command in (
     *(runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan),
     *(quantize.quantize, quantize.get_calibration_list),
-    *(submission.audit, submission.package_command, submission.check, submission.describe_system, submission.tune_load),
+    *(submission.doctor, submission.tune_load, submission.campaign, submission.audit),
+    *(submission.describe_system, submission.package_command, submission.check),
 ):
     cli.add_command(command)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ..config import COMPLIANCE_TESTS, ComplianceTest
 from ..errors import CheckFailedError
 from .options import PATH, common_options, engine_options, shared_run
+
+if TYPE_CHECKING:
+    from ..doctor import Finding
 
 _PRESENT_ROUND: Final = "v6.1"
 
@@ -160,3 +163,91 @@ def tune_load(
     write_user_conf(tuned, output)
     click.echo(user_conf(tuned), nl=False)
     click.echo(f"written: {output}")
+
+
+@click.command()
+@engine_options
+@click.option(
+    "--output", type=PATH, default=Path("reports"), show_default=True, metavar="DIR", help="Where runs would go."
+)
+@_round
+@click.option("--rehearsal", is_flag=True, help="Do not mind what only keeps runs from submission.")
+@common_options
+def doctor(output: Path, round_name: str, rehearsal: bool, quiet: bool, debug: bool, **settings: Any) -> None:
+    """Say whether machine, model and images are ready for official runs. Exit status 1 if they are not."""
+    del debug  # read by `main`
+    from ..doctor import DoctorConfig, examine
+    from ..progress import open_progress
+    from ..submission.rounds import load_round
+
+    with open_progress(quiet) as progress:
+        findings = examine(DoctorConfig(shared_run(settings, output), load_round(round_name), rehearsal), progress)
+    _stop_unless_ready(findings)
+    click.echo("ready")
+
+
+def _stop_unless_ready(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        click.echo(str(finding))
+    failed = sum(finding.level == "fail" for finding in findings)
+    if failed:
+        raise CheckFailedError(f"not ready: {failed} of {len(findings)} examinations failed")
+
+
+@click.command()
+@engine_options
+@click.option("--output", type=PATH, required=True, metavar="DIR", help="Gets loads, runs and the tree.")
+@_submission_options
+@click.option("--plan-only", is_flag=True, help="Tune the loads, list the runs with their lengths, and stop.")
+@click.option(
+    "--seconds", "tune_s", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Of a tuning run."
+)
+@click.option("--time", "duration_s", type=float, metavar="SECONDS", help="Rehearsal: length of performance runs.")
+@common_options
+def campaign(
+    output: Path,
+    plan_only: bool,
+    tune_s: float,
+    duration_s: float | None,
+    rehearsal: bool,
+    quiet: bool,
+    debug: bool,
+    **settings: Any,
+) -> None:
+    """Make a whole submission: tune, run every scenario with its compliance tests, package, check.
+
+    The same command line goes on where an earlier one was interrupted.
+    """
+    del debug  # read by `main`
+    from .. import report
+    from ..doctor import DoctorConfig, examine
+    from ..progress import open_progress
+    from ..submission.campaign import Campaign, CampaignConfig, describe_steps
+    from ..submission.package import PackageConfig
+    from ..submission.rounds import load_round
+
+    output = output.absolute()
+    shared = shared_run(settings, output / "runs")
+    config = CampaignConfig(
+        run=shared,
+        package=PackageConfig(runs=shared.output / shared.name, output=output, rehearsal=rehearsal, **settings),
+        tune_s=tune_s,
+        duration_s=duration_s,
+    )
+    running = Campaign(config, _ask_on_terminal())
+    with open_progress(quiet) as progress:
+        if not any(step.done for step in running.steps()):
+            _stop_unless_ready(
+                examine(DoctorConfig(shared, load_round(config.package.round_name), rehearsal), progress)
+            )
+        running.tune_loads(progress)
+        for line in describe_steps(running.steps()):
+            click.echo(line)
+        if plan_only:
+            return
+        running.run_all(progress, click.echo)
+    result = running.finish()
+    report.print_check(result.report)
+    click.echo(f"tree: {result.tree}")
+    if not result.report.passed:
+        raise CheckFailedError(f"{result.tree}: {len(result.report.findings)} findings")

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import BadInputError
 from .models import Activation, Layer, with_outputs
 
 Floats = npt.NDArray[np.float32]
@@ -65,7 +66,10 @@ def open_session(model: Path | bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BadInputError(f"onnxruntime cannot load the model: {' '.join(str(error).split())}") from error
 
 
 def measure_ranges(

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+from onnx import version_converter
 
 from ..errors import BadInputError
 from ..profiles import PROFILES
@@ -37,6 +38,9 @@ from .measure import (
 from .models import activations_of, layers_of, set_metadata
 
 METADATA_KEY: Final = "loadgen_numba.quantization"
+
+_LEAST_OPSET: Final = 13
+"""The first operator set whose DequantizeLinear has scales per channel."""
 
 _MOST_SQNR_IMAGES: Final = 8
 _MOST_STABILITY_IMAGES: Final = 32
@@ -133,19 +137,25 @@ def record_of(outcome: Outcome, ranges: dict[str, tuple[float, float]]) -> dict[
 
 
 def _prepare(config: QuantizeConfig, prepared: Path) -> None:
-    """onnxruntime's own preparation: shapes, BatchNormalization and other constants folded."""
+    """onnxruntime's own preparation: shapes, BatchNormalization and other constants folded; and an operator set that
+    knows scales per channel, which older models are converted to."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     try:
-        if any(
-            node.op_type == "QuantizeLinear" for node in onnx.load(config.model, load_external_data=False).graph.node
-        ):
-            raise BadInputError(f"--model {config.model}: is quantised already: give the float32 model")
-        quant_pre_process(str(config.model), str(prepared), skip_symbolic_shape=True)
-    except BadInputError:
-        raise
+        model = onnx.load(config.model)
     except Exception as error:
-        raise BadInputError(f"--model {config.model}: onnxruntime cannot prepare it: {_one_line(error)}") from error
+        raise BadInputError(f"--model {config.model}: is no ONNX model: {_one_line(error)}") from error
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise BadInputError(f"--model {config.model}: is quantised already: give the float32 model")
+    try:
+        versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+        if versions and versions[0] < _LEAST_OPSET:
+            model = version_converter.convert_version(model, _LEAST_OPSET)
+        converted = prepared.with_name("converted.onnx")
+        onnx.save(model, converted)
+        quant_pre_process(str(converted), str(prepared), skip_symbolic_shape=True)
+    except Exception as error:
+        raise BadInputError(f"--model {config.model}: cannot be prepared: {_one_line(error)}") from error
 
 
 def _interface(config: QuantizeConfig, prepared: Path, picture: tuple[int, ...]) -> tuple[str, str]:

@@ -294,6 +294,13 @@ class _Absorbing:
         clip: Clip | None = None
         if isinstance(average, Clip) and average.x in self.private:
             clip, average = average, self.ops.get(average.x)
+        squeezed = isinstance(average, Reshape) and average.x in self.private
+        if squeezed:
+            assert isinstance(average, Reshape)
+            average = self.ops.get(average.x)
+            squeezed = isinstance(average, Mean)
+            if not squeezed:
+                return None
         if not isinstance(average, (Mean, Pool)):
             return None
         x = self.integers(average.x)
@@ -311,7 +318,7 @@ class _Absorbing:
         step = op.quantization.scale[0]
         low, high = _bounds(op.quantization, *((-np.inf, np.inf) if clip is None else (clip.low, clip.high)))
         output = op.output
-        flattens = isinstance(average, Mean) and not average.keepdims
+        flattens = squeezed or (isinstance(average, Mean) and not average.keepdims)
         if flattens:
             output = fresh(f"{op.output}.picture", self.values)
             self.values[output] = replace(self.values[op.output], name=output, shape=(*shape[:2], 1, 1))
