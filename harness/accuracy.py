@@ -45,6 +45,14 @@ def score(entries: Sequence[Mapping[str, Any]], labels: Sequence[int]) -> Accura
 
     Raises: ValueError with the reason if an entry is malformed or images are unanswered or unknown.
     """
+    scored = score_some(entries, labels)
+    if scored.total < len(labels):
+        raise ValueError(f"it answers {scored.total} of the run's {len(labels)} images")
+    return scored
+
+
+def score_some(entries: Sequence[Mapping[str, Any]], labels: Sequence[int]) -> Accuracy:
+    """As `score`, over the images that are answered, as the official script does."""
     answers: dict[int, int] = {}
     for number, entry in enumerate(entries, start=1):
         try:
@@ -55,10 +63,8 @@ def score(entries: Sequence[Mapping[str, Any]], labels: Sequence[int]) -> Accura
     unknown = [index for index in answers if not 0 <= index < len(labels)]
     if unknown:
         raise ValueError(f"sample {unknown[0]} is not one of the run's {len(labels)} images")
-    if len(answers) < len(labels):
-        raise ValueError(f"it answers {len(answers)} of the run's {len(labels)} images")
     good = sum(labels[index] == answer for index, answer in answers.items())
-    return Accuracy(good, len(labels))
+    return Accuracy(good, len(answers))
 
 
 def score_run(folder: Path, dataset_path: Path | None = None) -> Accuracy:
@@ -85,18 +91,22 @@ def score_run(folder: Path, dataset_path: Path | None = None) -> Accuracy:
         )
     if result.errors:
         raise BadInputError(f"{folder}: LoadGen logged an error: {result.errors[0]}; not scored")
-    try:
-        folder_of_images = dataset_path or Path(record["config"]["dataset_path"])
-        val_map = read_val_map(folder_of_images, result.accuracy_sample_count, class_count=IMAGENET_CLASS_COUNT)
-    except PreprocessingError as error:
-        raise BadInputError(f"{error}; --dataset-path names the folder if it has moved") from error
+    labels = labels_of(dataset_path or Path(record["config"]["dataset_path"]), result.accuracy_sample_count)
     path = folder / ACCURACY_LOG
     try:
-        accuracy = score(_read_log(path), val_map.labels)
+        accuracy = score(_read_log(path), labels)
     except (OSError, ValueError) as error:
         raise BadInputError(f"{path} is not a complete accuracy log: {error}; not scored: run it again") from error
     write_atomically(folder / ACCURACY_FILE, accuracy.line + "\n")
     return accuracy
+
+
+def labels_of(dataset_path: Path, sample_count: int) -> Sequence[int]:
+    """Class 0..999 of the first images of a dataset. Raises: BadInputError."""
+    try:
+        return read_val_map(dataset_path, sample_count, class_count=IMAGENET_CLASS_COUNT).labels
+    except PreprocessingError as error:
+        raise BadInputError(f"{error}; --dataset-path names the folder if it has moved") from error
 
 
 def _read_log(path: Path) -> list[Mapping[str, Any]]:

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol, TypeAlias
 
 from .config import STREAMS, Scenario
 from .sut import Answerer
+
+_Waiting: TypeAlias = tuple[int, int, int]
+"""Response id, sample index, time of issue in ns."""
 
 MakeAnswerer: TypeAlias = Callable[[], Answerer]
 """Opens an instance on the thread that will run it."""
@@ -43,14 +48,16 @@ class AnswerInside:
     """Answers a query before its issue callback returns."""
 
     def __init__(self, answerer: Answerer, max_batch: int) -> None:
-        self._answer = answerer.answer
+        self._answerer = answerer
         self._max_batch = max_batch
 
     def issue(self, response_ids: list[int], indices: list[int]) -> None:
         """Answer in chunks of at most max_batch samples."""
+        issued_ns = time.perf_counter_ns()
         for start in range(0, len(indices), self._max_batch):
             end = start + self._max_batch
-            self._answer(response_ids[start:end], indices[start:end])
+            self._answerer.answer(response_ids[start:end], indices[start:end])
+        self._answerer.record_response(issued_ns)
 
     def close(self) -> None:
         """Nothing to end: there is no thread."""
@@ -66,7 +73,7 @@ class AnswerByWorkers:
     def __init__(self, instances: Sequence[MakeAnswerer], max_batch: int) -> None:
         self._max_batch = max_batch
         self._worker_count = len(instances)
-        self._waiting: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         for number, make_answerer in enumerate(instances):
             opened: Future[None] = Future()
@@ -79,8 +86,9 @@ class AnswerByWorkers:
 
     def issue(self, response_ids: list[int], indices: list[int]) -> None:
         """Enqueue only."""
-        for sample in zip(response_ids, indices, strict=True):
-            self._waiting.put(sample)
+        issued_ns = time.perf_counter_ns()
+        for response_id, index in zip(response_ids, indices, strict=True):
+            self._waiting.put((response_id, index, issued_ns))
 
     def close(self) -> None:
         """Let every worker finish and end."""
@@ -98,12 +106,14 @@ class AnswerByWorkers:
         opened.set_result(None)
         while (first := self._waiting.get()) is not None:
             batch = [first, *self._take_share()]
-            answerer.answer([response_id for response_id, _ in batch], [index for _, index in batch])
+            answerer.answer([response_id for response_id, _, _ in batch], [index for _, index, _ in batch])
+            for issued_ns, count in Counter(issued_ns for _, _, issued_ns in batch).items():
+                answerer.record_response(issued_ns, count)
 
-    def _take_share(self) -> list[tuple[int, int]]:
+    def _take_share(self) -> list[_Waiting]:
         """What a worker takes besides the sample it woke up for."""
         share = min(self._max_batch, -(-(self._waiting.qsize() + 1) // self._worker_count))
-        taken: list[tuple[int, int]] = []
+        taken: list[_Waiting] = []
         while len(taken) < share - 1:
             try:
                 sample = self._waiting.get_nowait()

@@ -14,16 +14,17 @@ from multiprocessing.connection import Connection
 
 from .errors import BadInputError
 from .messages import Counters, Failed, Refused, Task
+from .timings import Cells
 
 
-def main(task: Task, counters: Counters, parent: Connection) -> None:
-    """Entry point of the process. counters: one slot per instance."""
+def main(task: Task, counters: Counters, timings: Cells, parent: Connection) -> None:
+    """Entry point of the process. counters: one slot per instance; timings: as `timings.Recorder` has them."""
     threading.Thread(target=_end_with_parent, daemon=True, name="watch-parent").start()
     try:
         # Imported here, not above: the parent imports this file to name `main`, and must not pay for the engines.
         from . import one_test
 
-        one_test.run(task, counters, parent)
+        one_test.run(task, counters, timings, parent)
     except BadInputError as error:
         parent.send(Refused(" ".join(str(error).split()), traceback.format_exc()))
     except Exception as error:  # noqa: BLE001 - the process ends here: whatever it was becomes the parent's to tell

@@ -92,6 +92,14 @@ def open_dataset(
     return Dataset(path, store_path, spec, len(val_map), tuple(_unnamed(val_map)) if sample_count is None else ())
 
 
+def count_images(path: Path) -> int:
+    """How many images a dataset's map names. Raises: BadInputError."""
+    try:
+        return len(read_val_map(path, class_count=IMAGENET_CLASS_COUNT))
+    except PreprocessingError as error:
+        raise BadInputError(str(error)) from error
+
+
 def _unnamed(val_map: ValMap) -> Iterator[str]:
     """The warning that a map names only a part of what the folder holds, where nobody asked for a part."""
     unnamed = count_unnamed_images(val_map)

@@ -24,7 +24,7 @@ from .config import Mode, RunConfig, Scenario
 from .dataset import cache_folder
 from .demo.assets import DemoAssets, ensure_demo
 from .errors import BadInputError
-from .progress import Progress
+from .progress import Numbered, Progress
 from .run import RunOutcome, run
 from .settings import CONF_FOLDER
 
@@ -89,7 +89,7 @@ def run_demo(config: RunConfig, runs: DemoRuns, progress: Progress) -> Iterator[
         test = replace(config, scenario=scenario, mode=mode)
         if scenario == "Server" and offline is not None:
             test = _server_config(test, offline)
-        outcome = run(test, _Numbered(progress, f"[{number}/{len(tests)}] "))
+        outcome = run(test, Numbered(progress, f"[{number}/{len(tests)}] "))
         if (scenario, mode) == ("Offline", "performance"):
             offline = outcome
         yield outcome
@@ -105,23 +105,3 @@ def _server_config(config: RunConfig, offline: RunOutcome) -> RunConfig:
         target_qps=min(round(load * offline.result.metric, 2), _HIGHEST_SERVER_QPS),
         max_latency_s=round(_SERVER_BOUND_INFERENCES * inference_s + _STANDSTILL_S, 3),
     )
-
-
-class _Numbered:
-    """Progress with the test's number in front."""
-
-    def __init__(self, progress: Progress, prefix: str) -> None:
-        self._progress = progress
-        self._prefix = prefix
-
-    def phase(self, text: str) -> None:
-        """As in Progress."""
-        self._progress.phase(self._prefix + text)
-
-    def update(self, text: str) -> None:
-        """As in Progress."""
-        self._progress.update(self._prefix + text)
-
-    def note(self, text: str) -> None:
-        """As in Progress."""
-        self._progress.note(self._prefix + text)

@@ -1,4 +1,4 @@
-"""The errors of this package: one line each, fit to show to a user; `cli.py` turns the class into an exit status."""
+"""The errors of this package: one line each, fit to show to a user; `cli` turns the class into an exit status."""
 
 from __future__ import annotations
 
@@ -25,3 +25,7 @@ class RunInterruptedError(HarnessError):
     def __init__(self, text: str, signal_number: int) -> None:
         super().__init__(text)
         self.signal_number = signal_number
+
+
+class CheckFailedError(HarnessError):
+    """Everything ran, and what was examined is not as it should be; the findings have been printed. Exit status 1."""

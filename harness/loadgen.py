@@ -59,6 +59,13 @@ def load_settings(user_conf: Path, model: str, scenario: Scenario, mode: Mode) -
     return LoadedSettings(native, _as_dict(built_in))
 
 
+def official_settings(model: str, scenario: Scenario) -> Settings:
+    """What is compiled into LoadGen for a benchmark, whatever any file says."""
+    built_in = lg.TestSettings()
+    built_in.FromConfig("", model, scenario, _BUILT_IN_ONLY)
+    return _as_dict(built_in)
+
+
 def override(settings: LoadedSettings, values: Mapping[str, int | float]) -> None:
     """Assign attributes by LoadGen's names; they win over user.conf."""
     for name, value in values.items():

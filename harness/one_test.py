@@ -28,6 +28,7 @@ from .placement import PinnedInstance
 from .profiles import PROFILES
 from .qsl import SampleLibrary
 from .sut import Answerer, Failure, guarded_load
+from .timings import Cells, Recorder
 
 NO_AUDIT_CONF = "audit.config"
 """Name, inside the log folder, of a file that does not exist: what LoadGen is told when nobody asked for an audit."""
@@ -56,11 +57,11 @@ class _OpenTest:
     message: Opened
 
 
-def run(task: Task, counters: Counters, parent: Connection) -> None:
+def run(task: Task, counters: Counters, timings: Cells, parent: Connection) -> None:
     """Open, report, wait for Go, run the test, report. Raises: BadInputError for what cannot be opened."""
     failure = Failure(lambda text, trace: parent.send(Failed(text, trace)))
     try:
-        test = _open(task, counters, failure)
+        test = _open(task, counters, timings, failure)
     except (BackendError, PreprocessingError) as error:
         raise BadInputError(str(error)) from error
     parent.send(test.message)
@@ -74,14 +75,14 @@ def run(task: Task, counters: Counters, parent: Connection) -> None:
         sample_count=test.sample_count,
         performance_sample_count=test.sample_count,
         log_folder=task.log_folder,
-        audit_conf=task.config.audit_conf or task.log_folder / NO_AUDIT_CONF,
+        audit_conf=settings.audit_file(task.config) or task.log_folder / NO_AUDIT_CONF,
     )
     test.dispatcher.close()
     if not failure.happened:
         parent.send(Ended(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _BYTES_PER_KIB))
 
 
-def _open(task: Task, counters: Counters, failure: Failure) -> _OpenTest:
+def _open(task: Task, counters: Counters, timings: Cells, failure: Failure) -> _OpenTest:
     config = task.config
     profile = PROFILES[config.profile]
     user_settings = settings.read_user_conf(task.user_conf, profile.loadgen_model)
@@ -101,9 +102,12 @@ def _open(task: Task, counters: Counters, failure: Failure) -> _OpenTest:
             max_batch=task.max_batch,
             isa=config.isa,
             plan=config.plan,
+            kernels=config.kernels,
+            machine=config.machine,
+            precision=config.precision,
         )
         instances.append(_open_instance(config.backend, request))
-        return Answerer(instances[slot].runner, library, failure, counters, slot)
+        return Answerer(instances[slot].runner, library, failure, counters, slot, Recorder(timings, slot))
 
     dispatcher = make_dispatcher(
         config.scenario, [partial(open_instance, slot) for slot in range(task.placement.instances)], task.max_batch

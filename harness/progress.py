@@ -101,6 +101,26 @@ class LiveLine(AbstractContextManager["LiveLine"]):
         self._live.stop()
 
 
+class Numbered:
+    """Progress with the test's number in front."""
+
+    def __init__(self, progress: Progress, prefix: str) -> None:
+        self._progress = progress
+        self._prefix = prefix
+
+    def phase(self, text: str) -> None:
+        """As in Progress."""
+        self._progress.phase(self._prefix + text)
+
+    def update(self, text: str) -> None:
+        """As in Progress."""
+        self._progress.update(self._prefix + text)
+
+    def note(self, text: str) -> None:
+        """As in Progress."""
+        self._progress.note(self._prefix + text)
+
+
 def open_progress(quiet: bool) -> Quiet | PlainLines | LiveLine:
     """A context manager: the kind that fits where standard error goes."""
     if quiet:

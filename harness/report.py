@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from .explain import advise
 from .results import RunResult
 from .run import RunOutcome
 from .settings import MS_PER_S, NS_PER_S
+from .submission.audit import AuditOutcome
+from .submission.checks import CheckReport
 
 
 def print_outcome(outcome: RunOutcome) -> None:
@@ -29,7 +31,7 @@ def print_outcome(outcome: RunOutcome) -> None:
         )
     if outcome.accuracy is not None:
         click.echo(outcome.accuracy.line)
-    for problem in _problems(result):
+    for problem in _problems(outcome):
         click.echo(problem)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}")
@@ -73,6 +75,26 @@ def print_campaign(outcomes: Sequence[RunOutcome], output: Path) -> None:
     click.echo(f"logs: {output.absolute() / outcomes[0].folder.relative_to(output.absolute()).parts[0]}")
 
 
+def print_audit(outcome: AuditOutcome) -> None:
+    """A compliance test: what its rules say, as in the files for the submission."""
+    if outcome.run is not None:
+        print_outcome(outcome.run)
+    for verification in (outcome.accuracy, outcome.performance):
+        if verification is not None:
+            click.echo(verification.text.rstrip())
+    if outcome.excused:
+        click.echo("answers differ, but the accuracies agree within the 1 % that the rules allow")
+    click.echo(f"{outcome.test}: {'passed' if outcome.passed else 'FAILED'}")
+
+
+def print_check(checked: CheckReport) -> None:
+    """A line per finding, or that there is none."""
+    for finding in checked.findings:
+        click.echo(str(finding))
+    if checked.passed:
+        click.echo(f"looks OK: {checked.rules} rules over {checked.scenarios} scenarios")
+
+
 def _server_line(outcome: RunOutcome) -> str:
     """What was asked of a Server run and how it did, which its metric alone does not say."""
     settings = outcome.effective_settings
@@ -91,21 +113,7 @@ def _metric(result: RunResult) -> str:
     return f"{result.metric:.3f} {result.metric_unit}"
 
 
-_ADVICE: Final = (
-    ("Reduce target QPS", "lower --qps, or give a wider --max-latency"),
-    ("Decrease the expected latency", "give a smaller --max-latency: the streams expect a query to take so long"),
-    ("Increase expected QPS", "give a greater --qps"),
-    ("Would need to run at least", "give it more --time"),
-    ("would need to process at", "give it more --time"),
-    ("exited early", "leave --count out"),
-)
-"""A piece of LoadGen's reason, and the flag that helps."""
-
-
-def _problems(result: RunResult) -> list[str]:
-    """LoadGen's reasons, each with what to do about it if that is known."""
-    problems = []
-    for reason in result.invalid_reasons:
-        advice = next((f" -> {advice}" for piece, advice in _ADVICE if piece in reason), "")
-        problems.append(f"INVALID because: {reason}{advice}")
-    return problems
+def _problems(outcome: RunOutcome) -> list[str]:
+    """LoadGen's reasons, then what to do about them."""
+    problems = [f"INVALID because: {reason}" for reason in outcome.result.invalid_reasons]
+    return problems + [f"-> {advice}" for advice in advise(outcome.result, outcome.effective_settings)]

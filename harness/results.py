@@ -75,6 +75,8 @@ class RunResult:
     accuracy_sample_count: int
     performance_sample_count: int
     peak_qps: float | None = None
+    late_query_count: int | None = None
+    """Server: queries over the latency bound."""
 
     @property
     def verdict(self) -> str:
@@ -82,21 +84,47 @@ class RunResult:
         return "-" if self.valid is None else "VALID" if self.valid else "INVALID"
 
 
+@dataclass(frozen=True)
+class DetailLog:
+    """A detail log: the first value of each key, what was logged as an error, and all records as (key, value)."""
+
+    path: Path
+    values: Mapping[str, Any]
+    errors: tuple[str, ...]
+    records: tuple[tuple[str, Any], ...]
+
+    @property
+    def metric(self) -> float:
+        """The scenario's metric as logged, in nanoseconds or per second. Raises: KeyError if there is none."""
+        return float(self.values[METRICS[self.values["effective_scenario"]].key])
+
+
+def read_detail(path: Path) -> DetailLog:
+    """Parse a detail log. Raises: RunFailedError if it is missing or torn."""
+    values: dict[str, Any] = {}
+    errors: list[str] = []
+    records: list[tuple[str, Any]] = []
+    for entry in _entries(path):
+        key, value = entry["key"], entry["value"]
+        records.append((key, value))
+        values.setdefault(key, value)
+        if entry["metadata"].get("is_error"):
+            errors.append(f"{key}: {value}")
+    return DetailLog(path, values, tuple(errors), tuple(records))
+
+
 def read_result(folder: Path) -> RunResult:
     """Parse the detail log of a test. Raises: RunFailedError if it is missing, torn or cut off."""
     path = folder / DETAIL_LOG
-    values: dict[str, Any] = {}
-    errors: list[str] = []
+    log = read_detail(path)
+    values = log.values
     reasons: list[str] = []
     peak_qps: float | None = None
-    for entry in _entries(path):
-        values.setdefault(entry["key"], entry["value"])
-        if entry["metadata"].get("is_error"):
-            errors.append(f"{entry['key']}: {entry['value']}")
-        if entry["key"] == "generic_message" and str(entry["value"]).startswith(_PEAK):
-            peak_qps = float(entry["value"].removeprefix(_PEAK))
-        if entry["key"] == "result_invalid_reason":
-            reasons.append(" ".join(str(entry["value"]).split()))
+    for key, value in log.records:
+        if key == "generic_message" and str(value).startswith(_PEAK):
+            peak_qps = float(value.removeprefix(_PEAK))
+        if key == "result_invalid_reason":
+            reasons.append(" ".join(str(value).split()))
     last_key = _LAST_KEYS.get(values.get("effective_test_mode", ""), _LAST_KEY)
     if last_key not in values:
         raise RunFailedError(
@@ -113,7 +141,7 @@ def read_result(folder: Path) -> RunResult:
         mode=values["effective_test_mode"],
         valid=None if validity is None else validity == "VALID",
         invalid_reasons=tuple(filter(None, reasons)) if validity == "INVALID" else (),
-        errors=tuple(errors),
+        errors=log.errors,
         metric=None if measured is None else measured / metric.divisor,
         metric_name=metric.name.format(percentile=100 * values["effective_target_latency_percentile"]),
         metric_unit=metric.unit,
@@ -122,6 +150,7 @@ def read_result(folder: Path) -> RunResult:
         accuracy_sample_count=values["effective_accuracy_sample_count"],
         performance_sample_count=values["effective_performance_sample_count"],
         peak_qps=peak_qps,
+        late_query_count=values.get("result_overlatency_query_count"),
     )
 
 

@@ -1,9 +1,9 @@
-"""One LoadGen test from a RunConfig to a verdict. Called by `cli.py` and `demo_campaign.py`."""
+"""One LoadGen test from a RunConfig to a verdict. Called by `cli` and `demo_campaign.py`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +14,17 @@ from .backends import check_backend
 from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
+from .explain import advise
+from .live import Goal
 from .messages import Opened, Task
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
 from .progress import Progress
 from .results import RunResult, check_endings, read_result
 from .run_folder import RunFolder, utc_now
 from .supervisor import Watch, supervise
+from .timings import Durations
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of run.json; raised when a field changes its meaning."""
 
 _NOTHING_AGAINST: Final = "settings and data as the rules ask"
@@ -29,7 +32,7 @@ _NOTHING_AGAINST: Final = "settings and data as the rules ask"
 _SEARCH_FAILED: Final = "Initial lower bound does not satisfy performance constraints"
 """LoadGen's words when the rate that a search starts from is too high already."""
 
-_DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStream": 8, "Offline": 8, "Server": 1}
+DEFAULT_MAX_BATCH: Final[dict[Scenario, int]] = {"SingleStream": 1, "MultiStream": 8, "Offline": 8, "Server": 1}
 """A query's own size for the streams. Server: on a CPU a batch saves little and makes its first sample wait."""
 
 
@@ -51,6 +54,9 @@ class RunOutcome:
     effective_settings: settings.SettingValues
     moved_aside: Path | None
     """Where an earlier run of the same folder went."""
+    responses: Durations
+    service: Durations
+    """Of its queries and of its inferences, by the harness's own clock."""
 
 
 def run(config: RunConfig, progress: Progress) -> RunOutcome:
@@ -76,11 +82,27 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
             config=config,
             dataset=dataset,
             placement=planned,
-            max_batch=config.max_batch or _DEFAULT_MAX_BATCH[config.scenario],
+            max_batch=config.max_batch or DEFAULT_MAX_BATCH[config.scenario],
             user_conf=user_conf,
             log_folder=folder.path,
         )
         return _Run(task, profile, folder, progress).to_the_end()
+
+
+def config_from_record(record: Mapping[str, Any], folder: Path) -> RunConfig:
+    """The RunConfig that a run's run.json holds. Raises: BadInputError if another version wrote it."""
+    if record.get("format") != FORMAT:
+        raise BadInputError(
+            f"{folder}: run.json has format {record.get('format')}, this version knows {FORMAT}: run it again"
+        )
+    values = dict(record["config"])
+    for name in _PATH_FIELDS:
+        values[name] = None if values[name] is None else Path(values[name])
+    values["not_submittable"] = tuple(values["not_submittable"])
+    return RunConfig(**values)
+
+
+_PATH_FIELDS: Final = ("model", "dataset_path", "output", "store_path", "user_conf", "audit_conf", "plan")
 
 
 def _check_files(config: RunConfig, profile: Profile) -> Path:
@@ -88,8 +110,9 @@ def _check_files(config: RunConfig, profile: Profile) -> Path:
     user_conf = (config.user_conf or settings.DEFAULT_USER_CONF).absolute()
     user_settings = settings.read_user_conf(user_conf, profile.loadgen_model)
     settings.check_rate(config, user_settings, user_conf)
-    if config.audit_conf is not None:
-        settings.read_audit_conf(config.audit_conf)
+    audit_conf = settings.audit_file(config)
+    if audit_conf is not None:
+        settings.read_audit_conf(audit_conf)
     if config.plan is not None and not config.plan.is_file():
         raise BadInputError(f"--plan {config.plan}: no such file")
     if config.model is not None:
@@ -122,9 +145,9 @@ class _Run:
     def to_the_end(self) -> RunOutcome:
         """Supervise the child; whatever ends the test is written to run.json."""
         try:
-            ended = supervise(self._task, self._begin, self._progress)
+            supervised = supervise(self._task, self._begin, self._progress)
             result = self._read_result()
-            self._mark("finished", result=asdict(result), peak_memory_bytes=ended.peak_memory_bytes)
+            self._mark("finished", result=asdict(result), peak_memory_bytes=supervised.ended.peak_memory_bytes)
             scored = self._score()
         except RunInterruptedError as error:
             self._mark("interrupted", error=str(error))
@@ -143,6 +166,8 @@ class _Run:
             official_settings=self._record["settings"]["official"],
             effective_settings=self._record["settings"]["effective"],
             moved_aside=self._moved_aside,
+            responses=supervised.responses,
+            service=supervised.service,
         )
 
     def _read_result(self) -> RunResult:
@@ -161,15 +186,19 @@ class _Run:
         if result.errors:
             self._mark("failed", result=asdict(result))
             more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
+            advice = advise(result, self._record["settings"]["effective"])
             remedy = "; start from a lower --qps" if _SEARCH_FAILED in result.errors[0] else ""
+            remedy += "".join(f"; {one}" for one in advice)
             raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}{remedy}")
         if result.valid is False:
             self._add_reasons("LoadGen's verdict is INVALID")
         return result
 
-    def _add_reasons(self, *reasons: str) -> None:
-        """Why this run cannot be submitted, in run.json with the next mark."""
+    def _add_reasons(self, *reasons: str, closed_only: bool = False) -> None:
+        """Why this run cannot be submitted, at all or in the closed division, in run.json with the next mark."""
         self._not_submittable += reasons
+        if closed_only:
+            self._record["not_closed"] = [*self._record["not_closed"], *reasons]
         self._record["not_submittable"] = self._not_submittable
         self._record["submission"] = "not for submission" if self._not_submittable else _NOTHING_AGAINST
 
@@ -192,7 +221,8 @@ class _Run:
             self._add_reasons(
                 f"accuracy {scored.percent:.3f} % is below the benchmark's target "
                 f"{official.least_accuracy_percent:.4f} % "
-                f"({100 * official.accuracy_share:g} % of {official.accuracy_percent:g} %)"
+                f"({100 * official.accuracy_share:g} % of {official.accuracy_percent:g} %)",
+                closed_only=True,
             )
         self._mark("finished", accuracy={"line": scored.line, **asdict(scored)})
         return scored
@@ -207,6 +237,7 @@ class _Run:
             "config": {name: _as_json(value) for name, value in asdict(config).items()},
             "max_batch": task.max_batch,
             "dataset": {"images": task.dataset.sample_count, "store": str(task.dataset.store_path)},
+            "not_closed": [],
             "user_conf": {"path": str(task.user_conf), "text": task.user_conf.read_text(encoding="utf-8")},
             "settings": {
                 "official": opened.official_settings,
@@ -220,16 +251,17 @@ class _Run:
         }
         self._warn([*task.dataset.warnings, *_of_the_input(self._profile, opened)])
         stray = sum(instance.stray_thread_count for instance in opened.instances)
+        self._add_reasons(*self._profile.not_submittable, *_of_the_model(config, self._profile), closed_only=True)
         self._add_reasons(
-            *self._profile.not_submittable,
             *config.not_submittable,
-            *_of_the_model(config, self._profile),
             *_of_the_data(task.dataset, config, opened),
             *([f"{_counted(stray, 'thread')} outside the cores of their instance"] if stray else []),
             *settings.deviations(opened.official_settings, opened.effective_settings, config.scenario),
         )
         self._mark("running")
-        title = f"{config.scenario} {config.mode}" + (", trials at many rates" if config.mode == "find_peak" else "")
+        title = f"{config.scenario} {config.compliance_test or config.mode}" + (
+            ", trials at many rates" if config.mode == "find_peak" else ""
+        )
         note = f", {stray} threads NOT on their cores" if stray else ", pinned"
         self._progress.phase(
             f"{title}: {_counted(task.placement.instances, 'instance')} x "
@@ -237,9 +269,7 @@ class _Run:
             f"{'; '.join(','.join(map(str, cores)) for cores in task.placement.cores)}{note}, "
             f"batches of up to {task.max_batch}"
         )
-        samples, exactly = _expected_samples(task, opened)
-        min_duration_s = float(opened.effective_settings["min_duration_ms"]) / settings.MS_PER_S
-        return Watch(title, samples, exactly, min_duration_s)
+        return Watch(title, _goal(task, opened))
 
     def _mark(self, status: str, **more: Any) -> None:
         if not self._record:
@@ -261,13 +291,26 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _expected_samples(task: Task, opened: Opened) -> tuple[int | None, bool]:
-    """As Watch has them. What an audit file changes LoadGen reads when the test begins."""
-    if task.config.mode == "find_peak" or task.config.audit_conf is not None:
-        return None, False
-    if task.config.mode == "accuracy":
-        return task.dataset.sample_count, True
-    return settings.sample_count(task.config.scenario, opened.effective_settings)
+def _goal(task: Task, opened: Opened) -> Goal | None:
+    """What the test has to reach. What an audit file of the user's changes LoadGen reads when the test begins."""
+    config, effective = task.config, opened.effective_settings
+    if config.mode == "find_peak" or config.audit_conf is not None:
+        return None
+    if config.mode == "accuracy":
+        samples, exactly = task.dataset.sample_count, True
+    else:
+        samples, exactly = settings.sample_count(config.scenario, effective)
+    percentile, bound_s = settings.latency_goal(config.scenario, effective)
+    return Goal(
+        scenario=config.scenario,
+        mode=config.mode,
+        samples=samples,
+        exactly=exactly,
+        min_queries=int(effective["min_query_count"]),
+        min_duration_s=float(effective["min_duration_ms"]) / settings.MS_PER_S,
+        percentile=percentile,
+        bound_s=bound_s,
+    )
 
 
 def _of_the_model(config: RunConfig, profile: Profile) -> Iterator[str]:

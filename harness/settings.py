@@ -136,6 +136,13 @@ def _checked(
     return UserSetting(line_number, scenario, key, value)
 
 
+def audit_file(config: RunConfig) -> Path | None:
+    """The audit settings of a test: those of its compliance test, or the file it names."""
+    if config.compliance_test is not None:
+        return CONF_FOLDER / f"{config.compliance_test}.conf"
+    return config.audit_conf
+
+
 def is_set(settings: tuple[UserSetting, ...], scenario: str, key: str) -> bool:
     """Whether user.conf says anything about a key in a scenario."""
     return any(setting.key == key and setting.scenario in ("*", scenario) for setting in settings)
@@ -188,6 +195,15 @@ def sample_count(scenario: Scenario, effective: SettingValues) -> tuple[int, boo
     return (most or least) * samples_per_query, most > 0
 
 
+def latency_goal(scenario: Scenario, effective: SettingValues) -> tuple[float, float | None]:
+    """The percentile of latency that counts, as a share, and Server's bound on it in seconds."""
+    if scenario == "Server":
+        bound_s = float(effective["server_target_latency_ns"]) / NS_PER_S
+        return float(effective["server_target_latency_percentile"]), bound_s
+    prefix = "multi_stream" if scenario == "MultiStream" else "single_stream"
+    return float(effective[f"{prefix}_target_latency_percentile"]), None
+
+
 _OFFLINE_SLACK: Final = 1.1
 
 RATE_ATTRIBUTES: Final[Mapping[str, str]] = {"Server": "server_target_qps", "Offline": "offline_expected_qps"}
@@ -238,7 +254,26 @@ def deviations(official: SettingValues, effective: SettingValues, scenario: Scen
         if rule is not None and not isinstance(actual, str) and not isinstance(expected, str):
             if (actual >= expected) if rule == "at least" else (actual <= expected):
                 continue
-            found.append(f"{name} {actual}, official {rule} {expected}")
+            found.append(f"{name} {actual}, official {rule} {expected}{_remedy(name)}")
         else:
-            found.append(f"{name} {actual}, official {expected}")
+            found.append(f"{name} {actual}, official {expected}{_remedy(name)}")
     return tuple(found)
+
+
+_REMEDIES: Final[Mapping[str, str]] = {
+    "min_duration_ms": "--time and min_duration",
+    "min_query_count": "--count and min_query_count",
+    "max_query_count": "--count and max_query_count",
+    "max_duration_ms": "max_duration",
+    "performance_sample_count_override": "--performance-sample-count and performance_sample_count_override",
+    "server_target_latency_ns": "--max-latency and Server.target_latency",
+    "multi_stream_samples_per_query": "--samples-per-query and samples_per_query",
+    "single_stream_target_latency_percentile": "target_latency_percentile",
+    "multi_stream_target_latency_percentile": "target_latency_percentile",
+    "server_target_latency_percentile": "target_latency_percentile",
+}
+"""Setting -> the flag and the key of user.conf that change it."""
+
+
+def _remedy(name: str) -> str:
+    return f" (leave out {_REMEDIES[name]})" if name in _REMEDIES else ""

@@ -17,10 +17,11 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Final
 
-from . import child
+from . import child, live
 from .errors import BadInputError, RunFailedError, RunInterruptedError
 from .messages import Ended, Failed, FromChild, Go, Opened, Refused, Task
 from .progress import UPDATE_INTERVAL_S, Progress
+from .timings import RESPONSE, SERVICE, SLOTS_PER_INSTANCE, Durations
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_GRACE_S: Final = 5.0
@@ -29,18 +30,22 @@ _EXIT_GRACE_S: Final = 5.0
 
 @dataclass(frozen=True)
 class Watch:
-    """What the progress line is made of.
-
-    samples: how many the test takes, at least or exactly; None if that is not known, as in a search of many trials.
-    """
+    """What the progress line is made of. goal: None if it is not known, as in a search of many trials."""
 
     title: str
-    samples: int | None
-    exactly: bool
-    min_duration_s: float
+    goal: live.Goal | None
 
 
-def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) -> Ended:
+@dataclass(frozen=True)
+class Supervised:
+    """A test that has ended. responses, service: durations of its queries and of its inferences."""
+
+    ended: Ended
+    responses: Durations
+    service: Durations
+
+
+def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) -> Supervised:
     """Run a test to its end in a process of its own.
 
     begin: called when the child is ready, before the test starts; makes the log folder.
@@ -48,8 +53,9 @@ def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) 
     """
     context = multiprocessing.get_context("spawn")
     counters = context.RawArray("q", task.placement.instances)
+    timings = context.RawArray("q", task.placement.instances * SLOTS_PER_INSTANCE)
     ours, theirs = context.Pipe()
-    process = context.Process(target=child.main, args=(task, counters, theirs), daemon=True)
+    process = context.Process(target=child.main, args=(task, counters, timings, theirs), daemon=True)
     with _signals_as_errors(), ours:
         progress.phase(f"{task.config.scenario} {task.config.mode}: opening {task.config.backend}, warming up")
         try:
@@ -63,13 +69,14 @@ def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) 
             started_s = time.monotonic()
 
             def show() -> None:
-                progress.update(_line(watch, sum(counters), time.monotonic() - started_s))
+                elapsed_s = time.monotonic() - started_s
+                progress.update(_line(watch, sum(counters), elapsed_s, Durations.of(timings, RESPONSE)))
 
             last = _receive(ours, process, show)
             if not isinstance(last, Ended):
                 raise _as_error(last, process)
             process.join(_EXIT_GRACE_S)
-            return last
+            return Supervised(last, Durations.of(timings, RESPONSE), Durations.of(timings, SERVICE))
         finally:
             if process.is_alive():
                 process.kill()
@@ -149,13 +156,7 @@ def _signals_as_errors() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _line(watch: Watch, completed: int, elapsed_s: float) -> str:
-    if watch.samples is None:
+def _line(watch: Watch, completed: int, elapsed_s: float, responses: Durations) -> str:
+    if watch.goal is None:
         return f"{watch.title}: {completed} samples, {elapsed_s:.0f} s"
-    rate = f"{completed / elapsed_s:.1f}/s, " if elapsed_s > 0 else ""
-    if watch.exactly:
-        return f"{watch.title}: {completed} of {watch.samples} samples, {rate}{elapsed_s:.0f} s"
-    return (
-        f"{watch.title}: {completed} of at least {watch.samples} samples, {rate}{elapsed_s:.0f} s of at least "
-        f"{watch.min_duration_s:.0f} s"
-    )
+    return f"{watch.title}: {live.line(watch.goal, completed, elapsed_s, responses)}"

@@ -7,6 +7,7 @@ completed with an empty response, the failure is reported once, and the run is f
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -15,6 +16,7 @@ from . import loadgen, responses
 from .backends.protocol import Runner
 from .messages import Counters
 from .qsl import SampleLibrary
+from .timings import RESPONSE, SERVICE, Recorder
 
 ReportFailure: TypeAlias = Callable[[str, str], None]
 """Takes the error in one line and its traceback."""
@@ -40,16 +42,26 @@ class Failure:
 class Answerer:
     """One instance at work: batch of samples in, completed responses out."""
 
-    def __init__(self, runner: Runner, library: SampleLibrary, failure: Failure, counters: Counters, slot: int) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        library: SampleLibrary,
+        failure: Failure,
+        counters: Counters,
+        slot: int,
+        recorder: Recorder,
+    ) -> None:
         self._runner = runner
         self._library = library
         self._failure = failure
         self._counters = counters
         self._slot = slot
+        self._recorder = recorder
 
     def answer(self, response_ids: Sequence[int], indices: Sequence[int]) -> None:
         """Infer one batch and complete it. Never raises."""
         payload = None
+        begin_ns = time.perf_counter_ns()
         if not self._failure.happened:
             try:
                 classes = self._runner.predict(self._library.gather(indices))
@@ -65,6 +77,11 @@ class Answerer:
         else:
             loadgen.complete(response_ids, payload)
         self._counters[self._slot] += len(response_ids)
+        self._recorder.record(SERVICE, time.perf_counter_ns() - begin_ns)
+
+    def record_response(self, issued_ns: int, count: int = 1) -> None:
+        """Note that queries issued then, by `time.perf_counter_ns`, have their answer now."""
+        self._recorder.record(RESPONSE, time.perf_counter_ns() - issued_ns, count)
 
 
 def guarded_load(library: SampleLibrary, failure: Failure) -> Callable[[list[int]], None]:

@@ -61,8 +61,8 @@ def conv_gemm(
     m_end = min(m_begin + step.mc, group_pixels)
     panel_begin = jc * step.nc_panels
     panel_end = min(panel_begin + step.nc_panels, step.panels)
-    x = step.x + image0 * step.x_image
-    y = step.y + image0 * step.y_image
+    x = step.x + worker * step.x_worker + image0 * step.x_image
+    y = step.y + worker * step.y_worker + image0 * step.y_image
     residual = step.b + image0 * step.b_image
 
     if step.panels_outside == 0:
@@ -104,4 +104,4 @@ def conv_gemm(
                     w += block_size
     if jc == 0:
         pixels = step.out_h * step.out_w
-        zero_halo(tile, arena, step, image0 * pixels + m_begin, image0 * pixels + m_end)
+        zero_halo(tile, arena, step, image0 * pixels + m_begin, image0 * pixels + m_end, worker)

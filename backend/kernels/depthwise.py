@@ -117,13 +117,14 @@ def depthwise_3x3(
     out_w, out_c, x_row, x_pixel = step.out_w, step.out_c, step.x_row, step.x_pixel
     stride_h, stride_w, weight, bias, has_b = step.stride_h, step.stride_w, step.weight, step.bias, step.has_b
     dy, db, low, high, nc = step.y_pixel, step.b_pixel, step.low, step.high, step.nc_panels * lanes
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for jc in range(0, out_c, nc):
         channel_end = min(jc + nc, out_c)
         for row in range(begin, end):
             image, oh = divmod(row, step.out_h)
-            x = step.x + image * step.x_image + (oh * stride_h - step.pad_top) * x_row - step.pad_left * x_pixel
-            y = step.y + image * step.y_image + oh * step.y_row
+            x = x0 + image * step.x_image + (oh * stride_h - step.pad_top) * x_row - step.pad_left * x_pixel
+            y = y0 + image * step.y_image + oh * step.y_row
             b = step.b + image * step.b_image + oh * step.b_row
             for first in range(0, out_w, mr):
                 ow = min(first, out_w - mr)
@@ -138,7 +139,7 @@ def depthwise_3x3(
                             tile, arena, weights, x + 2 * ow * x_pixel + c, x_row, x_pixel, weight + 9 * c, bias + c,
                             y + ow * dy + c, dy, b + ow * db + c, db, has_b, low, high,
                         )  # fmt: skip
-    zero_halo(tile, arena, step, begin * out_w, end * out_w)
+    zero_halo(tile, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -158,12 +159,13 @@ def depthwise(
     weight, bias = step.weight, step.bias
     dr, ds = step.dilation_h * step.x_row, step.dilation_w * step.x_pixel
     dx, dy, db, has_b = step.stride_w * step.x_pixel, step.y_pixel, step.b_pixel, step.has_b != 0
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
+        x_row = x0 + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
         x_row -= step.pad_left * step.x_pixel
-        y_row = step.y + image * step.y_image + oh * step.y_row
+        y_row = y0 + image * step.y_image + oh * step.y_row
         b_row = step.b + image * step.b_image + oh * step.b_row
         for ow in range(out_w):
             for c in range(0, out_c, lanes):
@@ -178,4 +180,4 @@ def depthwise(
                 if has_b:
                     total = add(total, load_b(isa, arena, b_row + ow * db + c))
                 store_y(isa, arena, y_row + ow * dy + c, clip(total, low, high))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

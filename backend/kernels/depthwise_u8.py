@@ -121,11 +121,12 @@ def depthwise_3x3_u8(
     out_w, out_c, x_row, x_pixel, dy = step.out_w, step.out_c, step.x_row, step.x_pixel, step.y_pixel
     stride_h, stride_w, weight, bias, scale = step.stride_h, step.stride_w, step.weight, step.bias, step.scale
     numbers, stages = step.numbers, step.stages
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
-        x = step.x + image * step.x_image + (oh * stride_h - step.pad_top) * x_row - step.pad_left * x_pixel
-        y = step.y + image * step.y_image + oh * step.y_row
+        x = x0 + image * step.x_image + (oh * stride_h - step.pad_top) * x_row - step.pad_left * x_pixel
+        y = y0 + image * step.y_image + oh * step.y_row
         for first in range(0, out_w, mr):
             ow = min(first, out_w - mr)
             for block in range((out_c + width - 1) // width):
@@ -140,7 +141,7 @@ def depthwise_3x3_u8(
                         tile, arena, weights, x + 2 * ow * x_pixel + c, x_row, x_pixel, weight + 3 * n, bias + n,
                         scale + n, y + ow * dy + c, dy, numbers, stages,
                     )  # fmt: skip
-    zero_halo(tile, arena, step, begin * out_w, end * out_w)
+    zero_halo(tile, arena, step, begin * out_w, end * out_w, worker)
 
 
 @intrinsic
@@ -198,12 +199,13 @@ def depthwise_u8(
     weight, bias, scale, numbers, stages, has_b = (
         step.weight, step.bias, step.scale, step.numbers, step.stages, step.has_b,
     )  # fmt: skip
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
+        x_row = x0 + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
         x_row -= step.pad_left * step.x_pixel
-        y_row = step.y + image * step.y_image + oh * step.y_row
+        y_row = y0 + image * step.y_image + oh * step.y_row
         b_row = step.b + image * step.b_image + oh * step.b_row
         for ow in range(out_w):
             for c in range(0, out_c, lanes):
@@ -212,4 +214,4 @@ def depthwise_u8(
                     weight + c * kernel_h * kernel_w // 4, bias + c, y_row + ow * dy + c, b_row + ow * db + c, has_b,
                     scale + c, numbers, stages,
                 )  # fmt: skip
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

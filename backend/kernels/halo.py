@@ -14,7 +14,7 @@ from .jit import jit
 
 
 @jit
-def zero_halo(tag: Any, arena: Any, step: Any, begin: int, end: int) -> None:
+def zero_halo(tag: Any, arena: Any, step: Any, begin: int, end: int, worker: int) -> None:
     """Clears the halo beside the output pixels [begin, end), counted over all images in N OH OW order.
 
     The pixel that starts a row stands for the row's left and right halo, the first row of an image for the top,
@@ -29,7 +29,7 @@ def zero_halo(tag: Any, arena: Any, step: Any, begin: int, end: int) -> None:
     right = step.halo_right * step.y_pixel
     for row in range(first_row, last_row):
         image, oh = divmod(row, step.out_h)
-        start = step.y + image * step.y_image + oh * step.y_row
+        start = step.y + worker * step.y_worker + image * step.y_image + oh * step.y_row
         stop = start + step.out_w * step.y_pixel
         top = step.halo_top * step.y_row if oh == 0 else 0
         bottom = step.halo_bottom * step.y_row if oh == step.out_h - 1 else 0

@@ -142,7 +142,7 @@ def import_f32(
             for pixel in range(out_w):
                 value = _read(address, x + pixel * x_pixel, np.float32(0))
                 set_y(isa, arena, y + pixel * y_pixel, _stored(isa, weights, step, value))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -164,7 +164,7 @@ def import_runs(
                     set_y(isa, arena, y + i, _stored(isa, weights, step, _read(address, x + i, np.float32(0))))
             else:
                 _read_run(isa, arena, y, address, x, length)
-    zero_halo(isa, arena, step, begin * step.out_w, end * step.out_w)
+    zero_halo(isa, arena, step, begin * step.out_w, end * step.out_w, worker)
 
 
 @jit
@@ -189,7 +189,7 @@ def import_planes_3(
             for channel in range(3):
                 value = _read(address, x + channel * x_channel + pixel, np.float32(0))
                 set_y(isa, arena, y + 3 * pixel + channel, _stored(isa, weights, step, value))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -211,7 +211,7 @@ def import_u8(
                 level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))
                 y = y0 + pixel * y_pixel + channel * y_channel
                 move_y(isa, arena, y, weights, table + channel * 256 + np.int64(level))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit

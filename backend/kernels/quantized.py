@@ -41,7 +41,7 @@ def quantize(
                 z = load(isa, weights, zero + c)
                 steps = div(load_x(isa, arena, x_row + ow * dx + c), load(isa, weights, scale + c))
                 store_y(isa, arena, y_row + ow * dy + c, add(rounded(steps, sub(least, z), sub(most, z)), z))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -60,7 +60,7 @@ def dequantize(
             for c in range(0, out_c, lanes):
                 steps = sub(load_x(isa, arena, x_row + ow * dx + c), load(isa, weights, zero + c))
                 store_y(isa, arena, y_row + ow * dy + c, mul(steps, load(isa, weights, scale + c)))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -84,7 +84,7 @@ def quantized_add(
                 a = mul(sub(load_x(isa, arena, x_row + ow * dx + c), x_zero), x_scale)
                 b = mul(sub(load_b(isa, arena, b_row + ow * db + c), b_zero), b_scale)
                 store_y(isa, arena, y_row + ow * dy + c, add(rounded(add(a, b), low, high), zero))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -118,7 +118,7 @@ def quantized_average(
                         total = add(total, load_x(isa, arena, x + s * dilation_w * dx))
                 average = mul(sub(total, zeros), factor)
                 store_y(isa, arena, y_row + ow * dy + c, add(rounded(average, low, high), zero))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 def _largest_bytes(vectors: int) -> Any:
@@ -180,4 +180,4 @@ def max_pool_u8(
                 _largest_bytes_4(isa, arena, x + c, y + c, rows, columns, dr, ds)
             for c in range(whole, out_c, lanes):
                 _largest_bytes_1(isa, arena, x + c, y + c, rows, columns, dr, ds)
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

@@ -105,7 +105,7 @@ def max_pool(
                     for s in range(s_first, s_last):
                         best = maximum(best, load_x(isa, arena, x + s * ds))
                 store_y(isa, arena, y_row + ow * dy + c, best)
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -139,7 +139,7 @@ def average_pool(
                     for s in range(s_first, s_last):
                         total = add(total, load_x(isa, arena, x + s * dilation_w * dx))
                 store_y(isa, arena, y_row + ow * dy + c, mul(total, scale))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -175,7 +175,7 @@ def global_average(
                 for w in range(in_w):
                     total = add(total, load_x(isa, arena, x_image + h * step.x_row + w * dx + c))
             store_y(isa, arena, y + c, mul(total, scale))
-    zero_halo(isa, arena, step, begin, end)
+    zero_halo(isa, arena, step, begin, end, worker)
 
 
 @jit
@@ -187,15 +187,16 @@ def affine(
     low, high = splat(isa, step.low), splat(isa, step.high)
     out_w, out_c, dx, dy = step.out_w, step.out_c, step.x_pixel, step.y_pixel
     weight, bias, scaled = step.weight, step.bias, step.option != 0
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + oh * step.x_row
-        y_row = step.y + image * step.y_image + oh * step.y_row
+        x_row = x0 + image * step.x_image + oh * step.x_row
+        y_row = y0 + image * step.y_image + oh * step.y_row
         for ow in range(out_w):
             for c in range(0, out_c, lanes):
                 value = load_x(isa, arena, x_row + ow * dx + c)
                 if scaled:
                     value = fma(isa, value, load(isa, weights, weight + c), load(isa, weights, bias + c))
                 store_y(isa, arena, y_row + ow * dy + c, clip(value, low, high))
-    zero_halo(isa, arena, step, begin * out_w, end * out_w)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

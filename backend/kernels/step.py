@@ -6,7 +6,8 @@ A picture lies in the arena as N H W C, channels innermost and padded with lanes
 that nobody reads, with `*_row` elements from a row to the next (more than a row's pixels if there is a halo of
 zeros around the picture) and `*_image` from an image to the next. An offset points at the first pixel inside.
 
-A step's work is cut into units that threads share out; which unit a thread gets never changes a result.
+A step's work is cut into units that threads share out; which unit a thread gets never changes a result. An operand in
+scratch memory is there once per worker, `x_worker` or `y_worker` elements apart; only the kernels of chains look there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from ..simd.element import ALL_FLOAT32, Operands
+from ..simd.element import ALL_FLOAT32, BFLOAT16, Element, Operands
 from ..simd.isa import Tile
 
 KernelName: TypeAlias = Literal[
@@ -70,7 +71,19 @@ PATCH_OUT: Final = 4
 PATCH_POINTS: Final = 36
 """Points of a Winograd patch: (4 + 3 - 1) squared."""
 
-GEMM_UNITS, PATCH_UNITS, ROW_UNITS, IMAGE_UNITS = range(4)
+
+def interpolation_points(element: Element) -> tuple[float, float]:
+    """(a, b): Winograd's F(4x4, 3x3) is evaluated at 0, a, -a, b, -b and infinity for operands of that type.
+
+    Lavin and Gray's 1 and 2 need fewest multiplications. For bfloat16, where each transformed value is rounded to 8
+    bits, that would make results 10 times less exact than the plain sum; 5/8 and 3/2 halve that. They are the best of
+    the multiples of 1/8 on normally distributed data (how points decide about errors: Barabasz, Anderson, Soodhalter
+    and Gregg, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020).
+    """
+    return (0.625, 1.5) if element == BFLOAT16 else (1.0, 2.0)
+
+
+GEMM_UNITS, PATCH_UNITS, ROW_UNITS, IMAGE_UNITS, CHAIN_UNITS = range(5)
 
 
 def unit_kind(name: KernelName) -> int:
@@ -138,6 +151,9 @@ STEP: Final = np.dtype(
         ("y_pixel", np.int64),
         ("y_channel", np.int64),
         ("y_axis", np.int64),
+        # from one worker's x, or y, to the next one's, where they lie in scratch memory; else 0
+        ("x_worker", np.int64),
+        ("y_worker", np.int64),
         ("b", np.int64),
         ("b_image", np.int64),
         ("b_outer", np.int64),
@@ -188,6 +204,10 @@ STEP: Final = np.dtype(
         ("scratch", np.int64),
         ("scratch_size", np.int64),
         ("zeros", np.int64),
+        # a chain: instead of a kernel it runs other steps, its links, unit by unit; see plan/chains.py
+        ("parts", np.int64),  # units
+        ("link", np.int64),  # index of its first link among the steps
+        ("part_links", np.int64),  # tables: where the links of each part begin, and those of the last end, from `link`
         # everything else
         ("rows", np.int64),  # output rows per unit, of kernels that go row by row
         ("option", np.int64),  # meaning is the kernel's

@@ -105,7 +105,7 @@ def binary(
                             value = high
                         set_y(isa, arena, y0 + pixel * y_pixel + channel * y_channel, value)
     pixels = step.out_h * step.out_w
-    zero_halo(isa, arena, step, begin * pixels, end * pixels)
+    zero_halo(isa, arena, step, begin * pixels, end * pixels, worker)
 
 
 @jit

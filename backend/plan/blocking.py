@@ -20,14 +20,21 @@ _LOADS_PER_CYCLE: Final = 2
 _FMA_LATENCY_CYCLES: Final = 4
 _VECTOR_BYTES: Final = 64
 _L2_BYTES_PER_CYCLE: Final = 24
-_TILE_OVERHEAD_CYCLES: Final = 30
-"""Entering and leaving a tile: row pointers, bias, epilogue, stores."""
+"""What L2 gives of a panel while tiles use it: fitted to 6x4 against 5x4 tiles of layers whose panels exceed L1."""
+
+_TILE_OVERHEAD_CYCLES: Final = 70
+"""Entering and leaving a tile (row pointers, bias, epilogue, stores): 62 to 93 measured, tiles 6x4, 8x3, 12x2 and 12x1
+over depths of 27 to 256, all operands in L1 or L2 (Cascade Lake)."""
 
 _STEP_OVERHEAD_CYCLES: Final = 10000
-"""Another step for the same layer: another meeting of the threads."""
+"""Another step for the same layer, so another meeting of the threads: a generous guess, 4 us. With 3000, ResNet50 and
+MobileNetV2 are as fast with one thread, by one more step."""
 
 _WORDS_PER_CYCLE: Final = 4
-"""Rate at which another step reads the input once more, from L2 or beyond."""
+"""Rate at which another step reads the input once more, from L2 or L3: 16 bytes of the 11 to 25 measured."""
+
+L3_BYTES_PER_CYCLE: Final = 4
+"""What a core gets of activations that lie in L3 and are not prefetched, while all cores work; roughly a server's."""
 
 STREAMED_BYTES_PER_CYCLE: Final = 6
 """What prefetched weights cost: a layer exceeds its multiply-adds by a cycle for so many bytes that are not in L2.
@@ -105,13 +112,16 @@ def choose_blocks(
 
     Weights that fit half of L2 stay there while pixels stream past once: pixels outside, a unit is enough pixels
     for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
-    such that a block of the panel and its successor, which is being prefetched, fill half of L2. depth: in elements.
+    such that a block of the panel and its successor, which is being prefetched, fill half of L2. So do smaller ones if
+    the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
+    to 1.25 times as fast on Cascade Lake). depth: in elements.
     """
     words = -(-depth // element.per_word)
     width_bytes = tile.nr * machine.isa.lanes * 4
     panel_bytes = taps * words * width_bytes
     steps_per_tile = tile.mr * (width_bytes // 4) * taps * words
-    if panels * panel_bytes <= machine.l2_bytes // 2:
+    pixels_stay = 4 * pixels * words + pixels * panels * width_bytes <= machine.l2_bytes * 2 // 3
+    if panels * panel_bytes <= machine.l2_bytes // 2 and (panels == 1 or not pixels_stay):
         tiles = max(1, min(_UNIT_STEPS // (steps_per_tile * panels), -(-pixels // tile.mr)))
         return Blocks(tiles * tile.mr, panels, taps, depth, panels_outside=False)
     kc = max(1, machine.l2_bytes // 4 // width_bytes)

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from ..graph.ir import DType, Shape
 from ..kernels.step import KernelKey
 from ..machine import Machine
+from ..simd.element import Element
 from .memory import ModelBytes
+from .precision import multiplied_element
 from .record import PlanRecord
 from .table import PlanRow, Roofs, plan_rows, plan_text
 
@@ -31,7 +33,7 @@ class StepInfo:
 
     op: type of the graph's op. macs: multiply-adds of the op as it is defined; executed_macs: those of the kernel, with
     channels rounded up to whole vectors, and for Winograd those between its transforms. weight_bytes: packed size,
-    whatever the number of images. read_bytes, written_bytes: activations, each once.
+    whatever the number of images. read_bytes, written_bytes: activations, each once. links: of a chain, the ops in it.
     """
 
     node: str
@@ -43,6 +45,12 @@ class StepInfo:
     weight_bytes: int
     read_bytes: int
     written_bytes: int
+    links: tuple[StepInfo, ...] = ()
+
+    @classmethod
+    def moving(cls, node: str, kernel: str) -> StepInfo:
+        """Of a step that belongs to no op: it only moves what one has computed."""
+        return cls(node, "Move", kernel, "", 0, 0, 0, 0, 0)
 
     @property
     def activation_bytes(self) -> int:
@@ -97,6 +105,16 @@ class Plan:
     def rows(self) -> tuple[PlanRow, ...]:
         """The table's content: what runs, step by step, with the tiles and blocks that the executor will use."""
         return plan_rows(self)
+
+    @property
+    def walked(self) -> int:
+        """How many of the steps the executor walks through; behind them lie the links of chains."""
+        return len(self.info_of_step)
+
+    @property
+    def multiplied(self) -> Element:
+        """The element type of what convolutions and dense layers multiply: the peak that they are to be set against."""
+        return multiplied_element(self.record.precision)
 
     def arena_elements(self, threads: int) -> int:
         """Words of the arena of a session: values, and scratch memory for each thread."""

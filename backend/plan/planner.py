@@ -23,10 +23,12 @@ from ..machine import Machine
 from ..pixels import PixelInput
 from ..simd.element import Element
 from . import winograd
+from .chains import Chain
 from .check import check_choices
 from .choose import choose
 from .layout import NO_HALO, layout_of
 from .lower import LOWER
+from .lower.chain import lower_chain
 from .lower.conv import channels_reached, is_depthwise
 from .lower.io import lower_export, lower_import, lower_pixels
 from .memory import Lifetime, assign_offsets, model_bytes
@@ -66,14 +68,37 @@ def make_plan(
     pixel_draft = lower_pixels(planning, graph.inputs[0], pixels) if pixels is not None else None
     for number, segment in enumerate(segments):
         planning.begin_segment(number, segment.chunk)
-        for op in graph.ops[segment.first : segment.last]:
-            planning.op_type = type(op).__name__
-            LOWER[type(op)](planning, op)
+        for first, last, chain in _stretches(segment, choices.chains):
+            ops = graph.ops[first:last]
+            lowered = [_lowered(planning, op) for op in ops]
+            if chain is None:
+                planning.drafts += [draft for drafts in lowered for draft in drafts]
+            else:
+                planning.drafts.append(lower_chain(planning, chain, ops, lowered))
     planning.op_type = "Output"
     for index, name in enumerate(graph.outputs):
         lower_export(planning, name, len(graph.inputs) + index)
     record = make_record(graph, machine, precision, max_batch, choices)
     return _assemble(planning, record, segments, max_batch, pixel_draft)
+
+
+def _lowered(planning: Planning, op: Op) -> list[Draft]:
+    """The drafts of one op, taken out of the plan again."""
+    count = len(planning.drafts)
+    planning.op_type = type(op).__name__
+    LOWER[type(op)](planning, op)
+    planning.drafts, drafts = planning.drafts[:count], planning.drafts[count:]
+    return drafts
+
+
+def _stretches(segment: Segment, chains: tuple[Chain, ...]) -> Iterator[tuple[int, int, Chain | None]]:
+    """The ops [first, last) of a segment in order: those of a chain with their chain, others one by one with None."""
+    index = segment.first
+    while index < segment.last:
+        chain = next((chain for chain in chains if chain.first == index), None)
+        last = index + 1 if chain is None else chain.last
+        yield index, last, chain
+        index = last
 
 
 def choose_record(
@@ -154,16 +179,18 @@ def _assemble(
     graph, drafts = planning.graph, planning.drafts
     offsets, copies, arena_size = _place_values(planning, segments, max_batch)
     order = list(_run_order(drafts, segments, max_batch))
-    steps = np.zeros(len(order), STEP)
-    pixel_steps = None if pixel_draft is None else np.zeros(len(order), STEP)
-    for position, (index, first) in enumerate(order):
-        chunk = segments[drafts[index].segment].chunk
-        steps[position] = _placed(planning, drafts[index], offsets, copies, first, chunk)
-        if pixel_steps is not None:
-            draft = pixel_draft if index == 0 and pixel_draft is not None else drafts[index]
-            pixel_steps[position] = _placed(planning, draft, offsets, copies, first, chunk)
-    for records in (steps, *([] if pixel_steps is None else [pixel_steps])):
-        records["scratch"] = arena_size
+    steps, pixel_steps, links = [], [], _Links(len(order))
+    for index, first in order:
+        draft, chunk = drafts[index], segments[drafts[index].segment].chunk
+        step = _placed(planning, draft, offsets, copies, first, chunk)
+        step["link"] = links.add([_placed(planning, link, offsets, copies, first, chunk) for link in draft.links])
+        steps.append(step)
+        if index == 0 and pixel_draft is not None:
+            step = _placed(planning, pixel_draft, offsets, copies, first, chunk)
+        pixel_steps.append(step)
+    records, pixel_records = (_records([*proper, *links.records]) for proper in (steps, pixel_steps))
+    for array in (records, pixel_records):
+        array["scratch"] = arena_size
     ports = [
         Port(name, planning.value(name).shape, planning.value(name).dtype) for name in (*graph.inputs, *graph.outputs)
     ]
@@ -176,8 +203,8 @@ def _assemble(
         inputs=tuple(ports[: len(graph.inputs)]),
         outputs=tuple(ports[len(graph.inputs) :]),
         kernels=tuple(planning.kernels),
-        steps=steps,
-        pixel_steps=pixel_steps,
+        steps=records,
+        pixel_steps=None if pixel_draft is None else pixel_records,
         info_of_step=tuple(index for index, _ in order),
         infos=tuple(draft.info for draft in drafts),
         weights=planning.buffers.weights(),
@@ -187,6 +214,35 @@ def _assemble(
         constants=tuple((offsets[name], array.ravel()) for name, array in planning.constants.items()),
         model_bytes=model_bytes(graph, max_batch),
     )
+
+
+def _records(steps: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The steps in one array; what lies between their fields is zero, so that equal steps are equal bytes."""
+    records = np.zeros(len(steps), STEP)
+    for field in STEP.names or ():
+        records[field] = [step[field] for step in steps]
+    return records
+
+
+class _Links:
+    """The links of all chains, behind the steps proper; the chunks of a batch share those that are equal."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._places: dict[bytes, int] = {}
+        self.records: list[npt.NDArray[Any]] = []
+
+    def add(self, links: list[npt.NDArray[Any]]) -> int:
+        """The index of the first of them among the steps; 0 for none."""
+        if not links:
+            return 0
+        for link in links:
+            link["first"] = 0
+        key = _records(links).tobytes()
+        if key not in self._places:
+            self._places[key] = self._first + len(self.records)
+            self.records += links
+        return self._places[key]
 
 
 def _run_order(drafts: list[Draft], segments: tuple[Segment, ...], max_batch: int) -> Iterator[tuple[int, int]]:
@@ -208,8 +264,9 @@ def _place_values(
         bounds.append((min(own), max(own)) if own else (0, 0))
     touched: dict[str, list[int]] = {}
     for index, draft in enumerate(drafts):
-        for name, _ in draft.places.values():
-            touched.setdefault(planning.home(name), []).append(index)
+        for name in draft.touched:
+            if name not in planning.held:
+                touched.setdefault(planning.home(name), []).append(index)
     lifetimes, copies = [], {}
     for name, users in touched.items():
         if name in planning.constants:
@@ -230,6 +287,8 @@ def _place_values(
     for name, array in planning.constants.items():
         offsets[name] = arena_size
         arena_size += -(-array.size // _ALIGN) * _ALIGN
+    for name, word in planning.held.items():
+        offsets[name], copies[name] = arena_size + word, 1
     return offsets, copies, arena_size
 
 

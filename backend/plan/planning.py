@@ -23,19 +23,26 @@ class Draft:
     """A step before offsets are known: its record, and which values its x, y and b lie in, with what added.
 
     places: field -> (value, elements from the start of the value's memory). segment: which part of the plan it is in.
+    links: of a chain, in the order in which they run.
     """
 
     record: Any
     info: StepInfo
     segment: int
     places: dict[str, tuple[str, int]] = field(default_factory=dict)
+    links: tuple[Draft, ...] = ()
+
+    @property
+    def touched(self) -> list[str]:
+        """The values whose memory the step, or a chain's links, read or write."""
+        return [name for draft in (self, *self.links) for name, _ in draft.places.values()]
 
 
 class Planning:
     """What lowering an op may ask and add to, while a plan is being made.
 
     chunk: units of batch that the steps being added run at once. op_type: of the op being lowered. choices: to be set
-    before anything is lowered.
+    before anything is lowered. held: of values that only a chain knows, the word of scratch memory where they lie.
     """
 
     choices: Choices
@@ -54,6 +61,7 @@ class Planning:
         self.layouts: dict[str, Layout] = {}
         self.alias: dict[str, str] = {}
         self.constants: dict[str, F32Array] = {}
+        self.held: dict[str, int] = {}
         self.scratch_size = 0
 
     def value(self, name: str) -> Value:
@@ -137,8 +145,8 @@ class Planning:
             macs=macs,
             executed_macs=macs if executed_macs is None else executed_macs,
             weight_bytes=weight_bytes,
-            read_bytes=sum(self._bytes(value) for key, (value, _) in places.items() if key != "y"),
-            written_bytes=self._bytes(places["y"][0]) if written_bytes is None else written_bytes,
+            read_bytes=sum(self.value_bytes(value) for key, (value, _) in places.items() if key != "y"),
+            written_bytes=self.value_bytes(places["y"][0]) if written_bytes is None else written_bytes,
         )
         draft = Draft(record, info, self.segment, places)
         self.drafts.append(draft)
@@ -149,7 +157,8 @@ class Planning:
         self.layouts[name] = layout
         return name
 
-    def _bytes(self, name: str) -> int:
+    def value_bytes(self, name: str) -> int:
+        """Of one unit of batch, without any padding."""
         layout = self.layouts[name]
         return layout.element.bytes * layout.images * layout.h * layout.w * layout.c
 

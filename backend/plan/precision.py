@@ -56,10 +56,15 @@ def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precis
         lacks = f"this CPU lacks {AVX512_BF16}" if machine.isa.name in isas else f"ISA {machine.isa.name!r} has none"
         raise MachineError(
             f"precision='bf16' needs bf16 instructions, and {lacks}: run on a CPU whose /proc/cpuinfo lists "
-            f"{AVX512_BF16} (with isa={isas[0]!r}), choose precision='fp32', or {_EMULATED!r} for bf16's results at a "
-            "fraction of fp32's speed"
+            f"{AVX512_BF16} (with isa={isas[0]!r}), choose precision='fp32', or {_EMULATED!r} for bf16's results, "
+            "slower than fp32"
         )
     return "bf16", machine
+
+
+def multiplied_element(precision: str) -> Element:
+    """The element type of what convolutions and dense layers multiply."""
+    return BFLOAT16 if precision == "bf16" else FLOAT32
 
 
 def value_elements(graph: Graph, precision: Precision) -> dict[str, Element]:

@@ -13,10 +13,9 @@ from typing import Final
 from ..graph.ir import Conv, Dense, Graph, Op, reads
 from ..machine import Machine
 from . import winograd
-from .blocking import direct_cycles
+from .blocking import L3_BYTES_PER_CYCLE, direct_cycles
 from .layout import Layout
 
-_L3_BYTES_PER_CYCLE: Final = 4
 _MEMORY_BYTES_PER_CYCLE: Final = 2
 """What a core gets of activations, which are not prefetched, while all cores work; roughly a server's."""
 
@@ -75,5 +74,5 @@ def _waiting(machine: Machine, held_bytes: int) -> float:
     """Estimated cycles that one core waits for activations that are read and written together."""
     if held_bytes <= machine.l2_bytes / 2:
         return 0.0
-    rate = _L3_BYTES_PER_CYCLE if held_bytes <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
+    rate = L3_BYTES_PER_CYCLE if held_bytes <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
     return held_bytes / rate

@@ -21,10 +21,12 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
+from numba.extending import intrinsic
 
-from .element import FLOAT32, UINT8
+from .element import BFLOAT16, FLOAT32, UINT8, Operands
 from .integers import byte_dots
 from .isa import AVX512_BF16
+from .lane_operand import load_lane_operand
 from .memory import element_type
 from .tags import TagType
 from .vector import F32, I32, fma_vector, load_vector, splat_vector
@@ -46,7 +48,11 @@ class Dot:
         """The word at a pointer to an element of x, in every lane. It need not be aligned to words."""
         if self.element != FLOAT32:
             pointer = self.builder.bitcast(pointer, self.word.as_pointer())
-        return splat_vector(self.builder, self.builder.load(pointer, align=self.element.bytes), self.isa.lanes)
+        if self.isa.broadcast_loads:
+            word = self.builder.load(pointer, align=self.element.bytes)
+        else:
+            word = load_lane_operand(self.builder, pointer, self.element.bytes)
+        return splat_vector(self.builder, word, self.isa.lanes)
 
     def broadcast_one(self, pointer: Any) -> Any:
         """A word of one element of x and zeros behind it: what follows the last element may be anything, a NaN too."""
@@ -79,3 +85,15 @@ class Dot:
         shift = ir.Constant(words.type, [16] * self.isa.lanes)
         upper = ir.Constant(words.type, [0xFFFF0000] * self.isa.lanes)
         return builder.bitcast(builder.shl(words, shift), floats), builder.bitcast(builder.and_(words, upper), floats)
+
+
+@intrinsic
+def dot_bfloat16(_typing: Any, isa: Any, x: Any, w: Any, total: Any) -> Any:
+    """[total[i] + x[2i + 1] * w[2i + 1] + x[2i] * w[2i] ...], x and w bfloat16 in the bits of vectors of float32"""
+
+    def emit(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        dot = Dot(builder, TagType(signature.args[0].isa, None, Operands(x=BFLOAT16)))
+        words = ir.VectorType(I32, dot.isa.lanes)
+        return dot.accumulate(builder.bitcast(args[1], words), builder.bitcast(args[2], words), args[3])
+
+    return total(isa, x, w, total), emit

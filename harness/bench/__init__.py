@@ -1,6 +1,6 @@
 """Speed, judged fairly: our engine and its peers take turns on the same CPUs, and only ratios within a round count.
 
-`run.py` is the way in, called by `cli.py`; `record.py` documents the JSON that is written. Nothing here knows
+`run.py` is the way in, called by `cli`; `record.py` documents the JSON that is written. Nothing here knows
 LoadGen or images.
 
 Every engine lives in a process of its own (`worker.py`) that is pinned before the engine is opened. The processes of

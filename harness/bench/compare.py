@@ -7,18 +7,19 @@ from typing import Final
 
 import numpy as np
 
+from ..config import Precision
 from ..errors import RunFailedError
-from .config import Precision
 from .messages import Array
 
-LIMITS: Final[Mapping[Precision, float]] = {"fp32": 2e-4, "int8": 0.6}
-"""Largest difference between two engines, as a share of the largest output.
+LIMITS: Final[Mapping[Precision, float]] = {"fp32": 2e-4, "bf16": 0.1, "bf16-emulated": 0.1, "int8": 0.6}
+"""Largest difference between two engines, as a share of the largest output, by the precision of ours.
 
 fp32: they differ in the order of summation, and where ours computes 3x3 layers by Winograd's transforms, in some 1e-5
-of the largest output of a layer. int8: engines that leave out a rounding in between, or round a tie the other way,
-differ by a step in some values of each layer, and noise of unit variance is but a few steps of many models' input:
-half of the largest output has been seen of a network of random weights. Another scale, zero point or padding gives
-outputs that have nothing in common.
+of the largest output of a layer. bfloat16 has 8 bits: some 2^-9 of every value, which dozens of layers add up to
+percents. int8: engines that leave out a rounding in between, or round a tie the other way, differ by a step in some
+values of each layer, and noise of unit variance is but a few steps of many models' input: half of the largest output
+has been seen of a network of random weights. Another scale, zero point or padding gives outputs that have nothing in
+common.
 """
 
 

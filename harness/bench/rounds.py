@@ -13,13 +13,14 @@ from typing import Final, TypeVar
 
 import psutil
 
+from ..config import Precision
 from ..errors import BadInputError, RunFailedError
 from ..placement import PinnedInstance
 from ..progress import Progress
 from ..supervisor import ChildTraceback, start_without_sigint
 from . import worker
 from .compare import check_agreement
-from .config import OURS, BenchConfig, EngineName, Precision
+from .config import OURS, BenchConfig, EngineName
 from .messages import EngineTask, Layers, MeasureLayers, Opened, Refused, RunSlice, Settings, Slice
 from .statistics import turn_order
 

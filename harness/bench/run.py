@@ -1,4 +1,4 @@
-"""A bench from its settings to its record: the way in, called by `cli.py`."""
+"""A bench from its settings to its record: the way in, called by `cli`."""
 
 from __future__ import annotations
 

@@ -16,17 +16,18 @@ from numba.core import types
 from plan_runner import ISA, MACHINE
 
 from backend.kernels.conv_gemm import conv_gemm
+from backend.kernels.depthwise import depthwise_3x3
 from backend.kernels.gemm_tile import UNROLL
-from backend.kernels.rows import depthwise_3x3
 from backend.kernels.step import STEP
 from backend.kernels.table import executor_arguments
+from backend.machine import runs_here
 from backend.plan import executor
 from backend.simd.isa import ISAS, Tile
 from backend.simd.tags import TagType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
-_NAMES = [isa.name for isa in ISAS]
+_NAMES = [isa.name for isa in ISAS if runs_here(isa)]
 OTHERS = _NAMES[_NAMES.index(MACHINE.best_isa.name) + 1 :]
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm", "generic": "xmm"}
@@ -85,7 +86,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
 def test_row_kernels_use_whole_vectors() -> None:
     """Vectors of the ISA's width, and nothing that it lacks."""
-    text = assembly(depthwise_3x3, TagType(ISA))
+    text = assembly(depthwise_3x3, TagType(ISA, Tile(ISA.depthwise_mr, 1)))
     assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 
@@ -100,7 +101,7 @@ def test_who_waits_pauses() -> None:
         assert ("\tpause\n" in uncached.inspect_asm(arguments)) == pauses
 
 
-_RUN_AGAIN = ("isa", "kernels", "row_kernels", "io_kernels", "quantized_kernels", "real_models")
+_RUN_AGAIN = ("isa", "kernels", "row_kernels", "io_kernels", "quantized_kernels", "real_models", "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,7 @@ def children() -> Iterator[dict[str, subprocess.Popen[str]]]:
     chosen = (
         "test_isa or test_kernels or test_io_kernels or test_depthwise or test_max_pool or onnxruntimes and tiny_dscnn"
         " or test_extreme or test_random_convolutions or test_dense or test_every_tile or test_add or test_average"
+        " or test_bfloat16 and (rounding or geometry or ops_between)"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, *tests]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}

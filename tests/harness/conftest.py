@@ -13,8 +13,10 @@ import pytest
 from harness_support import IMAGE_COUNT, Command, Finished
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from submission_support import as_official, short_runs
 
 from harness.cli import exit_status
+from harness.config import SCENARIOS
 
 
 @pytest.fixture(scope="session")
@@ -84,4 +86,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("model") / "small.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def official_runs(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
+    """Runs of all four scenarios that look like official ones; to be read, or copied before they are changed."""
+    folder = tmp_path_factory.mktemp("official")
+    runs = short_runs(folder, dataset, SCENARIOS, folder / "store")
+    as_official(runs)
+    return runs
+
+
+@pytest.fixture(scope="session")
+def system_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What cannot be detected of a system."""
+    path = tmp_path_factory.mktemp("system") / "system.toml"
+    path.write_text(
+        'status = "available"\nhost_memory_configuration = "1x 24 GB"\nhost_storage_type = "SSD"\n'
+        'host_networking = "N/A"\nhost_networking_topology = "N/A"\nhost_network_card_count = "1"\ncooling = "air"\n'
+    )
     return path

@@ -117,8 +117,8 @@ def test_an_invalid_run_is_not_for_submission(command: Command, dataset: Path, t
     assert record["submission"] == "not for submission"
     assert "LoadGen's verdict is INVALID" in record["not_submittable"]
     assert "not for submission: LoadGen's verdict is INVALID" in done.stdout.splitlines()
-    (advised,) = [line for line in done.stdout.splitlines() if "Reduce target QPS" in line]
-    assert advised.endswith("-> lower --qps, or give a wider --max-latency")
+    (advised,) = [line for line in done.stdout.splitlines() if line.startswith("-> ")]
+    assert advised.endswith(": try *.Server.target_qps = 400 (or --qps 400)")
 
 
 def test_a_search_that_starts_beyond_the_peak_says_so(command: Command, dataset: Path) -> None:

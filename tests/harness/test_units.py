@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -130,9 +131,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, int]]] = []
+        self.responses = 0
 
     def answer(self, response_ids: list[int], indices: list[int]) -> None:
         self.batches.append(list(zip(response_ids, indices, strict=True)))
+
+    def record_response(self, issued_ns: int, count: int = 1) -> None:
+        assert 0 < issued_ns <= time.perf_counter_ns()
+        self.responses += count
 
 
 class TestBatching:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ...graph.ir import ABSENT, Conv, Dense, InnerRounding, Op, Requantize
 from ...kernels.step import CLIP, INNER, NUMBERS, PATCH_POINTS, KernelKey, unpacked_channels
 from ...simd.element import FLOAT32, UINT8
-from ...simd.isa import Tile
+from ...simd.isa import Isa, Tile
 from .. import winograd
 from ..blocking import choose_depthwise
 from ..choices import GemmChoice, WinogradChoice
@@ -181,12 +181,12 @@ def _gemm_steps(
     depth = whole_words(depth, x_layout.element)
     pixels = y_layout.h * y_layout.w
     group_images = choice.group_images
-    repeat = max(tile.mr for tile in isa.tiles)
-    x_rows = _row_table(x_layout, y_layout, group_images, strides, repeat)
-    y_rows = _row_table(y_layout, y_layout, group_images, (1, 1), repeat)
+    repeat, picture = repeated_rows(isa), (y_layout.h, y_layout.w)
+    x_rows = row_table(x_layout, picture, group_images, strides, repeat)
+    y_rows = row_table(y_layout, picture, group_images, (1, 1), repeat)
     has_b = epilogue.residual != ABSENT
     b_layout = planning.layout(epilogue.residual) if has_b else y_layout
-    b_rows = _row_table(b_layout, y_layout, group_images, (1, 1), repeat)
+    b_rows = row_table(b_layout, picture, group_images, (1, 1), repeat)
     common = {
         "images": y_layout.images,
         **strides_x(x_layout),
@@ -248,11 +248,16 @@ def _gemm_steps(
         first += panels * width
 
 
-def _row_table(
-    layout: Layout, output: Layout, group_images: int, strides: tuple[int, int], repeat: int
+def repeated_rows(isa: Isa) -> int:
+    """How often a table repeats its last row, so that the last tile may read past the end."""
+    return max(tile.mr for tile in isa.tiles)
+
+
+def row_table(
+    layout: Layout, picture: tuple[int, int], group_images: int, strides: tuple[int, int], repeat: int
 ) -> npt.NDArray[np.int64]:
-    """Offset of each output pixel's place in `layout`, over a group of images; the last one repeated for tiles."""
-    image, oh, ow = np.ogrid[:group_images, : output.h, : output.w]
+    """Offset in `layout` of each output pixel (picture: OH, OW) over a group of images; the last one `repeat` times."""
+    image, oh, ow = np.ogrid[:group_images, : picture[0], : picture[1]]
     rows = image * layout.image + oh * strides[0] * layout.row + ow * strides[1] * layout.pixel
     return np.concatenate([rows.ravel(), np.repeat(rows.ravel()[-1:], repeat)])
 
@@ -266,7 +271,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
     tile, patches = choice.tile, choice.mc
     width = tile.nr * isa.lanes
     panels = -(-vectors // tile.nr)
-    packed = pack_panels(winograd.transform_weights(weight), 0, panels, width, x.element)
+    packed = pack_panels(winograd.transform_weights(weight, x.element), 0, panels, width, x.element)
     bias = np.zeros(panels * width, np.float32)
     if op.bias != ABSENT:
         bias[:out_c] = planning.array(op.bias)
@@ -292,6 +297,7 @@ def _lower_winograd(planning: Planning, op: Conv, choice: WinogradChoice) -> Non
         depth=depth,
         mc=patches,
         panels=panels,
+        nc_panels=choice.nc_panels,
         x_rows=buffers.add_table(rows * x.channels_stored),
         y_rows=buffers.add_table(rows * width),
         taps=buffers.add_table(np.zeros(1, np.int64)),

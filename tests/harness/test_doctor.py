@@ -1,0 +1,71 @@
+"""The doctor: what it says of machines, images and engines that are not ready."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from harness_support import Command, write_steady_plugin
+
+from harness.doctor import check_labels
+
+NAMES = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 50_001)]
+PUBLISHED = (65, 970, 230, 809, 516)
+
+
+def imagenet_labels(first: tuple[int, ...]) -> list[int]:
+    """50 of each class, beginning with these."""
+    left = dict.fromkeys(range(1000), 50)
+    for label in first:
+        left[label] -= 1
+    return [*first, *(label for label, count in left.items() for _ in range(count))]
+
+
+def test_labels_of_imagenet() -> None:
+    (finding,) = check_labels(NAMES, imagenet_labels(PUBLISHED))
+    assert finding.level == "ok"
+    (finding,) = check_labels(NAMES, imagenet_labels((490, 361, 171, 822, 297)))  # the devkit's own numbers
+    assert finding.level == "fail" and "another numbering" in finding.text
+    (finding,) = check_labels(NAMES, [label if label else 1 for label in imagenet_labels(PUBLISHED)])
+    assert finding.level == "fail" and "class 0 has 0 images" in finding.text
+
+
+def findings(command: Command, dataset: Path, *more: object) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Exit status; level and text by name."""
+    done = command("doctor", "--dataset-path", dataset, "--quiet", *more)
+    lines = [line for line in done.stdout.splitlines() if line[:4].strip() in ("ok", "warn", "fail")]
+    return done.status, {line[5:].split(": ")[0]: (line[:4].strip(), line.split(": ", 1)[1]) for line in lines}
+
+
+def test_a_machine_that_is_ready_for_a_rehearsal(command: Command, dataset: Path, model: Path) -> None:
+    status, found = findings(command, dataset, "--model", model, "--rehearsal", "--threads", 1)
+    assert (status, {level for level, _ in found.values()} <= {"ok", "warn"}) == (0, True), found
+    assert found["LoadGen"][1].endswith("seeds of v6.1")
+    assert found["label offset"] == ("ok", "15 of 20 images right")
+    assert found["images"] == ("warn", "20 images, a submission answers 50000")
+    assert "is none of the published" in found["model"][1]
+    status, found = findings(command, dataset, "--model", model, "--threads", 1)
+    assert (status, found["images"][0], found["model"][0]) == (1, "fail", "fail")
+
+
+def test_what_is_wrong_is_told(
+    command: Command, dataset: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shifted = tmp_path / "shifted"
+    shutil.copytree(dataset, shifted)
+    pairs = [line.split() for line in (dataset / "val_map.txt").read_text().splitlines()]
+    (shifted / "val_map.txt").write_text("".join(f"{name} {(int(label) + 1) % 1000}\n" for name, label in pairs))
+    (tmp_path / "audit.config").write_text("*.*.mode = 1\n")
+    status, found = findings(command, shifted, "--model", model, "--rehearsal", "--round", "v6.0")
+    assert status == 1
+    assert found["LoadGen"][0] == "fail" and "seed of v6.0" in found["LoadGen"][1]
+    assert found["label offset"][0] == "fail" and "if +1 is added" in found["label offset"][1]
+    assert found["audit.config"][0] == "warn"
+    write_steady_plugin(tmp_path, "broken", answer="1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    status, found = findings(command, dataset, "--backend", "broken", "--rehearsal")
+    assert (status, found["engine"][0], "division by zero" in found["engine"][1]) == (1, "fail", True)
+    status, found = findings(command, tmp_path / "absent", "--backend", "null", "--rehearsal")
+    assert found["images"][1].startswith(f"{tmp_path}/absent: no such folder")
+    assert "disk of the store" not in found and "engine" not in found

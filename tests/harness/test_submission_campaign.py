@@ -1,0 +1,150 @@
+"""Whole campaigns with LoadGen: killed and resumed, backed off, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness_support import Command, run_record, write_steady_plugin
+from submission_support import snapshot
+from test_package import SCENARIO_FILES
+
+HANG_GUARD_S = 120
+ROOT = Path(__file__).parents[2]
+
+
+def campaign_flags(dataset: Path, output: Path, backend: str = "steady") -> list[str]:
+    """A short rehearsal of one scenario, from which the others are inferred."""
+    flags = (
+        "campaign", "--backend", backend, "--dataset-path", dataset, "--system-name", "box1", "--submitter", "Acme",
+        "--output", output, "--rehearsal", "--infer", "--time", 0.6, "--seconds", 0.5, "--quiet",
+    )  # fmt: skip
+    return list(map(str, flags))
+
+
+def status_of(folder: Path) -> str:
+    """What run.json says, if it is there."""
+    try:
+        return str(run_record(folder)["status"])
+    except (OSError, ValueError):
+        return "absent"
+
+
+def test_a_campaign_killed_at_five_moments_ends_with_the_same_tree(dataset: Path, cache: Path, tmp_path: Path) -> None:
+    """What was finished before a kill is not run again, and the tree has every file of an undisturbed one."""
+    write_steady_plugin(tmp_path, "steady", "0.03")
+    output = tmp_path / "out"
+    runs = output / "runs/resnet50/SingleStream"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "XDG_CACHE_HOME": str(cache)}
+    command = [sys.executable, "-m", "harness", *campaign_flags(dataset, output)]
+    moments: list[tuple[int, Callable[[], bool]]] = [
+        (signal.SIGKILL, lambda: status_of(output / "tuning/tuning/SingleStream/performance") == "running"),
+        (signal.SIGINT, lambda: status_of(runs / "performance") == "running"),
+        (signal.SIGKILL, lambda: status_of(runs / "accuracy") == "running"),
+        (signal.SIGTERM, lambda: status_of(runs / "TEST01") == "running"),
+        (signal.SIGKILL, lambda: (runs / "TEST04/verify_performance.txt").exists()),
+    ]
+    kept: dict[str, dict[str, str]] = {}
+    for number, reached in moments:
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + HANG_GUARD_S
+        while not reached():
+            assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.communicate(timeout=HANG_GUARD_S)
+        assert process.returncode in (-number, 128 + number)
+        assert not (output / "submission").exists()
+        for kind, before in kept.items():
+            assert snapshot(runs / kind) == before, f"{kind} was run again"
+        kept |= {
+            kind: snapshot(runs / kind) for kind in ("performance", "accuracy") if status_of(runs / kind) == "finished"
+        }
+    assert set(kept) == {"performance", "accuracy"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_GUARD_S)
+    assert "min-duration: " in done.stdout, done.stderr
+    for kind, before in kept.items():
+        assert snapshot(runs / kind) == before
+    results = output / "submission/closed/Acme/results/box1/resnet50"
+    assert {path.name for path in results.iterdir()} == {"SingleStream", "MultiStream", "Offline"}
+    assert all(set(snapshot(folder)) == SCENARIO_FILES for folder in results.iterdir())
+    assert not list(output.rglob(".*")) and not list(tmp_path.rglob("audit.config"))
+    tree = snapshot(output / "submission")
+    subprocess.run(command, env=environment, capture_output=True, timeout=HANG_GUARD_S)
+    assert snapshot(output / "submission") == tree
+
+
+def test_a_load_that_turns_out_wrong_is_changed_once(
+    command: Command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoadGen ends a stream that is more than twice as fast as its hint with an error."""
+    write_steady_plugin(tmp_path, "steady", "0.002")
+    monkeypatch.syspath_prepend(tmp_path)
+    planned = command(*campaign_flags(dataset, tmp_path / "out"), "--plan-only")
+    assert planned.status == 0, planned.stderr
+    assert planned.stdout.startswith("ok   LoadGen: ")
+    assert [line.split()[1:3] for line in planned.stdout.splitlines()[-5:-1]] == [
+        ["SingleStream", kind] for kind in ("performance", "accuracy", "TEST01", "TEST04")
+    ]
+    assert planned.stdout.splitlines()[-1].startswith("to do: 4 of 4 runs, ")
+    assert not (tmp_path / "out/runs").exists()
+    load = tmp_path / "out/load/SingleStream.conf"
+    tuned = float(load.read_text().split(" = ")[-1])
+    assert tuned > 1.6
+    load.write_text(f"*.SingleStream.target_latency = {5 * tuned}\n")
+    done = command(*campaign_flags(dataset, tmp_path / "out"))
+    assert "once more: queries take less than half of the expected latency" in done.stdout
+    assert 1.6 < float(load.read_text().split(" = ")[-1]) < 2 * tuned
+    assert "SingleStream performance: " in done.stdout
+
+
+REFUSED = {
+    "other settings": (("--instances", "1"), "holds a campaign with instances None, now 1"),
+    "no rehearsal, wrong images": (("-rehearsal",), "holds 20 images, a submission answers 50000"),
+    "no rehearsal, short runs": (("-rehearsal", "--time", "5"), "add --rehearsal"),
+    "datacenter": (("--scenarios", "datacenter", "-infer"), "has none in the closed division"),
+    "no such model": (("--model", "absent.onnx"), "absent.onnx: no such file"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_before_anything_runs(name: str, command: Command, dataset: Path, tmp_path: Path) -> None:
+    more, reason = REFUSED[name]
+    output = tmp_path / "out"
+    output.mkdir()
+    flags = [flag for flag in campaign_flags(dataset, output, "null") if f"-{flag.lstrip('-')}" not in more]
+    if "-rehearsal" in more and "--time" not in more:
+        position = flags.index("--time")
+        del flags[position : position + 2]
+    if name == "other settings":
+        first = command(*campaign_flags(dataset, output, "null"), "--plan-only")
+        assert first.status == 0, first.stderr
+    before = snapshot(output)
+    done = command(*flags, *(flag for flag in more if not flag.startswith("-") or flag.startswith("--")))
+    assert (done.status, reason in done.stderr) == (2, True), done.stderr
+    assert snapshot(output) == before
+
+
+def test_the_official_campaign_is_planned_before_it_begins(
+    command: Command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --time: ten minutes a performance run, from tuning runs of a second."""
+    write_steady_plugin(tmp_path, "steady", "0.01")
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = campaign_flags(dataset, tmp_path / "out")
+    position = flags.index("--time")
+    del flags[position : position + 2]
+    done = command(*flags, "--plan-only")
+    assert done.status == 0, done.stderr
+    assert done.stdout.splitlines()[-5].split() == ["1", "SingleStream", "performance", "10:10"]
+    load = json.loads((tmp_path / "out/load/SingleStream.json").read_text())
+    assert load["duration_s"] == pytest.approx(600, rel=0.1)
