@@ -163,7 +163,7 @@ def test_bad_input(command: Command, tmp_path: Path, small_cnn: Path, dataset: P
     (tmp_path / "text.onnx").write_text("this is no model")
     (tmp_path / "blank.txt").write_text("\n\n")
     (tmp_path / "unknown.txt").write_text("ILSVRC2012_val_00000001.JPEG 3\nnot_there.JPEG 4\n")
-    (tmp_path / "outside.txt").write_text("../secret.JPEG\n")
+    (tmp_path / "outside.txt").write_text("../secret.JPEG\n../other.JPEG\n")
     wide = onnx.load(small_cnn)
     wide.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 256
     onnx.save(wide, tmp_path / "wide.onnx")
@@ -185,15 +185,10 @@ def test_bad_input(command: Command, tmp_path: Path, small_cnn: Path, dataset: P
 def test_quantised_models_are_not_quantised_again(
     command: Command, tmp_path: Path, small_cnn: Path, dataset: Path
 ) -> None:
-    first = tmp_path / "first.onnx"
-    assert (
-        command("quantize", "--model", small_cnn, "--dataset-path", dataset, "--count", 1, "--output", first).status
-        == 0
-    )
+    first, images_of = tmp_path / "first.onnx", ("--dataset-path", dataset, "--count", 1, "--quiet")
+    assert command("quantize", "--model", small_cnn, *images_of, "--output", first).status == 0
     before = first.read_bytes()
-    again = command(
-        "quantize", "--model", first, "--dataset-path", dataset, "--output", tmp_path / "second.onnx", "--quiet"
-    )
+    again = command("quantize", "--model", first, *images_of, "--output", tmp_path / "second.onnx")
     assert (again.status, "is quantised already" in again.stderr) == (2, True)
     itself = command("quantize", "--model", first, *images_of, "--output", first)
     assert (itself.status, "is the model itself" in itself.stderr) == (2, True)
