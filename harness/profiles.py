@@ -26,12 +26,13 @@ IMAGENET_VALIDATION_COUNT: Final = 50_000
 class Official:
     """What MLPerf asks of a benchmark's model.
 
-    `name`: of the published file. `md5`: of each published version of it, as Zenodo states them.
+    `name`: of the published file. `md5`, `urls`: of each published version of it, as Zenodo states them.
     `input_name`: of its input. `accuracy_percent`: top-1 of the reference; `accuracy_share`: of which so much is asked.
     """
 
     name: str
     md5: tuple[str, ...]
+    urls: tuple[str, ...]
     input_name: str
     accuracy_percent: float
     accuracy_share: float
@@ -61,6 +62,10 @@ class Profile:
 RESNET50: Final = Official(
     name="resnet50_v1.onnx",
     md5=("f6a4da60cd5f084d97efc2c1ddb10beb", "a638cf028b5870da29e09ccc2f7182e7"),  # opset 11, opset 8
+    urls=(
+        "https://zenodo.org/records/4735647/files/resnet50_v1.onnx?download=1",
+        "https://zenodo.org/records/2592612/files/resnet50_v1.onnx?download=1",
+    ),
     input_name="input_tensor:0",
     accuracy_percent=76.46,
     accuracy_share=0.99,

@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from ..errors import BadInputError, HarnessError, RunInterruptedError
-from . import runs, submission
+from . import data, runs, submission
 
 
 def _one_spelling(name: str) -> str:
@@ -45,7 +45,7 @@ for command in (
         submission.audit,
         submission.package_command,
         submission.check,
-        *(submission.describe_system, submission.doctor),
+        *(submission.describe_system, submission.doctor, data.get_model, data.prepare_imagenet),
         submission.tune_load,
         submission.campaign,
     ),
