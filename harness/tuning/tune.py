@@ -41,7 +41,7 @@ _MOST_QUERIES: Final = 2_000_000
 class TuneConfig:
     """run: what every run shares; its output gets the short runs. seconds: length of one of them.
 
-    duration_s: of the runs to tune for; None for the official one.
+    duration_s: of the runs to tune for, Offline's with as many samples as that takes; None for the official one.
     """
 
     run: RunConfig
@@ -146,7 +146,8 @@ def _tune_offline(config: TuneConfig, progress: Progress) -> Tuned:
     mean = statistics.fmean(rates)
     half_width = _T_975 * statistics.stdev(rates) / math.sqrt(len(rates))
     low, high = max(min(rates), mean - half_width), mean + half_width
-    least_s, least_samples = _duration_s(config, official), int(official["min_query_count"])
+    least_s = _duration_s(config, official)
+    least_samples = int(official["min_query_count"]) if config.duration_s is None else 1
     target = min(high * _OFFLINE_MARGIN / _OFFLINE_SLACK, _MOST_QUERIES / (_OFFLINE_SLACK * least_s))
     samples = max(least_samples, int(_OFFLINE_SLACK * least_s * target))
     bound_by = "duration" if samples > least_samples else f"the least number of samples, {least_samples}"
