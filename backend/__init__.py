@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .errors import BackendError, InputError, MachineError, ModelError, PlanError
 from .machine import Machine, detect
+from .machine_file import read_machine
 from .model import InferenceSession, NodeArg, StepProfile, plan_model, usable_threads
 from .pixels import PixelInput
 from .plan.plan import Plan
@@ -26,6 +27,7 @@ __all__ = [
     "StepProfile",
     "detect",
     "plan_model",
+    "read_machine",
     "read_record",
     "usable_threads",
 ]

@@ -1,35 +1,73 @@
 """What is known about the machine: one frozen record, made in one place, passed as an argument.
 
 The only file that probes what plans and kernels depend on. Every value can be overridden (`Machine(...)`,
-`dataclasses.replace`), and `sources` says where each came from. (Which CPUs are siblings of one core matters to who
-places threads: harness/placement.py reads that, and need not load the engine for it.)
+`dataclasses.replace`, or a file that `machine_file` reads), and `sources` says where each came from. (Which CPUs are
+siblings of one core matters to who places threads: harness/placement.py reads that, and need not load the engine for
+it.)
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from .errors import MachineError
-from .simd.isa import ISAS, Isa
+from .simd.isa import EXTENSIONS, ISAS, Isa
 
+_ARCHITECTURE: Final = platform.machine()
 _CPUINFO: Final = Path("/proc/cpuinfo")
-_CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
+_CPUS: Final = Path("/sys/devices/system/cpu")
 _CACHE_KEYS: Final = {"1": "l1d_bytes", "2": "l2_bytes", "3": "l3_bytes"}
 _FALLBACK_CACHES: Final = {"l1d_bytes": 32 << 10, "l2_bytes": 512 << 10, "l3_bytes": 4 << 20}
+
+MOST_CAPACITY: Final = 1024
+"""Linux's measure of the fastest core of a machine; others have less in proportion."""
+
+_HWCAP: Final = {
+    "asimd": (16, 1), "asimdhp": (16, 10), "asimddp": (16, 20), "sve": (16, 22), "i8mm": (26, 13), "bf16": (26, 14),
+}  # fmt: skip
+"""Arm's CPU features by their names in /proc/cpuinfo: (entry of the auxiliary vector, bit), from Linux's
+uapi/asm/hwcap.h. The vector tells what the process may use, also under emulation, where /proc/cpuinfo is the host's."""
+
+_ARM: Final = 0x41
+_CORES: Final = {
+    0xD03: "Cortex-A53", 0xD04: "Cortex-A35", 0xD05: "Cortex-A55", 0xD07: "Cortex-A57", 0xD08: "Cortex-A72",
+    0xD09: "Cortex-A73", 0xD0A: "Cortex-A75", 0xD0B: "Cortex-A76", 0xD0C: "Neoverse-N1", 0xD0D: "Cortex-A77",
+    0xD40: "Neoverse-V1", 0xD41: "Cortex-A78", 0xD42: "Cortex-A78AE", 0xD44: "Cortex-X1", 0xD46: "Cortex-A510",
+    0xD47: "Cortex-A710", 0xD48: "Cortex-X2", 0xD49: "Neoverse-N2", 0xD4D: "Cortex-A715", 0xD4E: "Cortex-X3",
+    0xD4F: "Neoverse-V2", 0xD80: "Cortex-A520", 0xD81: "Cortex-A720",
+}  # fmt: skip
+"""Part numbers in MIDR_EL1 of cores that Arm designed."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """CPUs of one kind. capacity: speed relative to the fastest of the machine, which has MOST_CAPACITY.
+
+    l1d_bytes, l2_bytes, l3_bytes: as in `Machine`.
+    """
+
+    core: str
+    cpus: tuple[int, ...]
+    capacity: int
+    l1d_bytes: int
+    l2_bytes: int
+    l3_bytes: int
 
 
 @dataclass(frozen=True)
 class Machine:
     """A CPU as the planner sees it.
 
-    isa: what kernels are compiled for. best_isa: the best one that the CPU has. l1d_bytes, l2_bytes: per core;
-    l3_bytes: per share. cores: CPUs that the thread which called `detect` may run on, and so the teams it starts.
+    isa: what kernels are compiled for, and which of its extensions they use. best_isa: the best one that the CPU has.
+    l1d_bytes, l2_bytes: per core; l3_bytes: per share. cores: CPUs that the thread which called `detect` may run on,
+    and so the teams it starts. clusters: those CPUs by kind, fastest first; caches above are those of the first.
     """
 
     cpu: str
@@ -39,24 +77,31 @@ class Machine:
     l1d_bytes: int
     l2_bytes: int
     l3_bytes: int
+    clusters: tuple[Cluster, ...] = field(default=(), compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def detect(isa: str | None = None) -> Machine:
-    """Describes this machine; `isa` names one of "avx512", "avx2", "generic" in place of the best.
+    """The machine this process runs on, with its best ISA or the one asked for.
 
-    Raises: MachineError if the ISA is unknown or the CPU lacks it.
+    Raises: MachineError for an ISA that does not exist or that the CPU cannot run.
     """
-    cpu, flags = _cpu()
-    best = next(candidate for candidate in ISAS if flags.issuperset(candidate.cpu_flags))
-    chosen = best if isa is None else _isa_named(isa, flags)
-    caches, cache_source = _caches()
+    flags = _cpu_flags()
+    best = _with_extensions(
+        next(candidate for candidate in _candidates() if flags.issuperset(candidate.cpu_flags)), flags
+    )
+    chosen = best if isa is None else _with_extensions(_isa_named(isa, flags), flags)
+    clusters, cache_source = _clusters()
+    fastest = clusters[0]
     return Machine(
-        cpu=cpu,
+        cpu=fastest.core,
         isa=chosen,
         best_isa=best,
         cores=len(os.sched_getaffinity(0)),
-        **caches,
+        l1d_bytes=fastest.l1d_bytes,
+        l2_bytes=fastest.l2_bytes,
+        l3_bytes=fastest.l3_bytes,
+        clusters=clusters,
         sources={
             "cpu": str(_CPUINFO),
             "isa": "CPU flags" if isa is None else "asked for",
@@ -66,42 +111,99 @@ def detect(isa: str | None = None) -> Machine:
     )
 
 
+def runs_here(isa: Isa) -> bool:
+    """Whether code for this ISA is code for this architecture."""
+    return isa.architecture in ("", _ARCHITECTURE)
+
+
+def _candidates() -> tuple[Isa, ...]:
+    return tuple(isa for isa in ISAS if runs_here(isa))
+
+
 def _isa_named(name: str, flags: frozenset[str]) -> Isa:
-    known = {isa.name: isa for isa in ISAS}
+    known = {isa.name: isa for isa in _candidates()}
+    elsewhere = {isa.name: isa.architecture for isa in ISAS}
+    if name not in known and name in elsewhere:
+        raise MachineError(
+            f"ISA {name!r} is for {elsewhere[name]}, and this is {_ARCHITECTURE}: choose one of {', '.join(known)}"
+        )
     if name not in known:
         raise MachineError(f"unknown ISA {name!r}: choose one of {', '.join(known)}")
     missing = [flag for flag in known[name].cpu_flags if flag not in flags]
     if missing:
-        usable = [isa.name for isa in ISAS if flags.issuperset(isa.cpu_flags)]
+        usable = [isa.name for isa in known.values() if flags.issuperset(isa.cpu_flags)]
         raise MachineError(
             f"this CPU cannot run ISA {name!r}: it lacks {', '.join(missing)}; it can run {', '.join(usable)}"
         )
     return known[name]
 
 
-def _cpu() -> tuple[str, frozenset[str]]:
-    name, flags = platform.processor() or platform.machine(), frozenset[str]()
-    if _CPUINFO.exists():
-        for line in _CPUINFO.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() == "flags":
-                flags = frozenset(value.split())
-                break
-    return name, flags
+def _with_extensions(isa: Isa, flags: frozenset[str]) -> Isa:
+    return replace(isa, extensions=tuple(flag for flag in EXTENSIONS.get(isa.name, ()) if flag in flags))
 
 
-def _caches() -> tuple[dict[str, int], str]:
+def _cpu_flags() -> frozenset[str]:
+    """Of the first CPU; on Arm those that all CPUs have, which is what Linux puts into the auxiliary vector."""
+    if _ARCHITECTURE == "aarch64":
+        return frozenset(name for name, (entry, bit) in _HWCAP.items() if _auxiliary(entry) >> bit & 1)
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def _auxiliary(entry: int) -> int:
+    """getauxval(3)"""
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
+    return int(getauxval(entry))
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first entry of each key."""
+    found: dict[str, str] = {}
+    for line in _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []:
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def _clusters() -> tuple[tuple[Cluster, ...], str]:
+    """The CPUs of the calling thread by kind, fastest first, and where their caches are from."""
+    fallback_name = _cpuinfo().get("model name") or platform.processor() or platform.machine()
+    kinds: dict[Cluster, list[int]] = {}
+    missing: set[str] = set()
+    for cpu in sorted(os.sched_getaffinity(0)):
+        folder = _CPUS / f"cpu{cpu}"
+        caches = _caches(folder / "cache")
+        missing.update(_FALLBACK_CACHES.keys() - caches.keys())
+        stated = _word(folder / "cpu_capacity")
+        kind = Cluster(
+            core=_core_name(_word(folder / "regs/identification/midr_el1")) or fallback_name,
+            cpus=(),
+            capacity=int(stated) if stated.isdigit() else MOST_CAPACITY,
+            **{**_FALLBACK_CACHES, **caches},
+        )
+        kinds.setdefault(kind, []).append(cpu)
+    clusters = [replace(kind, cpus=tuple(cpus)) for kind, cpus in kinds.items()]
+    source = f"{_CPUS}/cpu*/cache" + (f"; assumed: {', '.join(sorted(missing))}" if missing else "")
+    return tuple(sorted(clusters, key=lambda cluster: (-cluster.capacity, cluster.cpus))), source
+
+
+def _core_name(midr: str) -> str:
+    """The name of an Arm core by its MIDR_EL1; nothing if there is none, numbers if it is not in the table."""
+    if not midr:
+        return ""
+    implementer, part = int(midr, 16) >> 24 & 0xFF, int(midr, 16) >> 4 & 0xFFF
+    known = _CORES.get(part) if implementer == _ARM else None
+    return known or f"Arm core, implementer {implementer:#x}, part {part:#x}"
+
+
+def _caches(folder: Path) -> dict[str, int]:
     found: dict[str, int] = {}
-    for index in sorted(_CACHES.glob("index*")) if _CACHES.is_dir() else []:
+    for index in sorted(folder.glob("index*")) if folder.is_dir() else []:
         level, kind, size = (_word(index / name) for name in ("level", "type", "size"))
         stated = re.fullmatch(r"(\d+)([KMG]?)", size)
         if kind != "Instruction" and level in _CACHE_KEYS and stated:
             found[_CACHE_KEYS[level]] = int(stated[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[stated[2]]
-    missing = [key for key in _FALLBACK_CACHES if key not in found]
-    source = str(_CACHES) + (f"; assumed: {', '.join(missing)}" if missing else "")
-    return {**_FALLBACK_CACHES, **found}, source
+    return found
 
 
 def _word(path: Path) -> str:

@@ -16,17 +16,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from .engine import Executor, open_executor, resolve_kernels, settle_isa
 from .errors import InputError, MachineError
 from .graph.ir import BATCH
 from .graph.onnx_reader import read_model
 from .graph.passes import run_passes
 from .graph.prune import prune
-from .kernels.jit import prepare_cache, target_isa
 from .machine import Machine, detect
+from .machine_file import read_machine
 from .pixels import PixelInput
-from .plan.pack import aligned_zeros
 from .plan.plan import Plan, Port, StepInfo
 from .plan.planner import make_plan
+from .plan.precision import settle_precision
 from .plan.record import PlanRecord, read_record
 
 Array = npt.NDArray[Any]
@@ -66,8 +67,9 @@ def plan_model(
     *,
     precision: str = "auto",
     max_batch: int = 1,
+    kernels: str = "auto",
     isa: str | None = None,
-    machine: Machine | None = None,
+    machine: Machine | str | os.PathLike[str] | None = None,
     plan: str | os.PathLike[str] | PlanRecord | None = None,
     pixels: PixelInput | None = None,
     outputs: Sequence[str] | None = None,
@@ -76,21 +78,20 @@ def plan_model(
 
     Raises: ModelError, InputError, MachineError, PlanError.
     """
-    if precision not in ("auto", "fp32"):
-        raise InputError(f"precision={precision!r}: choose 'auto' or 'fp32'")
     if not 1 <= max_batch <= MOST_BATCH:
         raise InputError(f"max_batch={max_batch}: choose 1 to {MOST_BATCH}; `run` takes any number of images")
+    if machine is not None and not isinstance(machine, Machine):
+        machine = read_machine(machine)
     if machine is not None and isa not in (None, machine.isa.name):
         raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
     saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
-    machine = machine if machine is not None else detect(isa)
-    target_isa(machine.isa, machine.best_isa)
-    prepare_cache()
     graph = read_model(model)
+    settled, machine = settle_precision(precision, machine if machine is not None else detect(isa), graph)
+    settle_isa(resolve_kernels(kernels, machine), machine)
     if outputs is not None:
         graph = prune(graph, tuple(outputs))
-    graph = run_passes(graph)  # the unfused weights are let go of before the packed ones are made
-    return make_plan(graph, machine, max_batch, pixels, saved)
+    graph = run_passes(graph, integers=settled == "int8")  # unfused weights go before the packed ones are made
+    return make_plan(graph, machine, max_batch, pixels, saved, settled)
 
 
 def usable_threads(threads: int | None, machine: Machine) -> int:
@@ -110,12 +111,14 @@ class InferenceSession:
 
     Callers from several threads take turns; for instances that run side by side make one session each.
 
-    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" or "fp32". max_batch: what the plan is
-    made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference (default: all CPUs
-    that the calling thread may use). isa: "avx512", "avx2", "generic" or None for the best. machine: a description in
-    place of detection. plan: a plan file, or the record of another session's plan, whose choices are followed in place
-    of the planner's. pixels: what raw uint8 N H W C images stand for, if they are to be taken too. outputs: the
-    tensors to compute, intermediate ones included, in place of the model's outputs.
+    model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (int8 for a quantised model, else fp32),
+    "fp32", "int8", "bf16", or "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch:
+    what the plan is made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference
+    (default: all CPUs that the calling thread may use). kernels: "numba", "neon" (the C library, on Arm) or "auto":
+    Numba's where it is installed. isa: "avx512", "avx2", "neon", "generic" or None for the best. machine: a description
+    in place of detection, or the path of one (`machine_file`). plan: a plan file, or the record of another session's
+    plan, whose choices are followed in place of the planner's. pixels: what raw uint8 N H W C images stand for, if they
+    are to be taken too. outputs: the tensors to compute, intermediate ones included, in place of the model's outputs.
 
     Raises: ModelError, InputError, MachineError, PlanError.
     """
@@ -127,8 +130,9 @@ class InferenceSession:
         precision: str = "auto",
         max_batch: int = 1,
         threads: int | None = None,
+        kernels: str = "auto",
         isa: str | None = None,
-        machine: Machine | None = None,
+        machine: Machine | str | os.PathLike[str] | None = None,
         plan: str | os.PathLike[str] | PlanRecord | None = None,
         pixels: PixelInput | None = None,
         outputs: Sequence[str] | None = None,
@@ -137,14 +141,17 @@ class InferenceSession:
             model,
             precision=precision,
             max_batch=max_batch,
+            kernels=kernels,
             isa=isa,
             machine=machine,
             plan=plan,
             pixels=pixels,
             outputs=outputs,
         )
+        self._precision = self._plan.record.precision if precision == "auto" else precision
         self._threads = usable_threads(threads, self._plan.machine)
-        self._executor = _Executor(self._plan, self._threads)
+        self._kernels = resolve_kernels(kernels, self._plan.machine)
+        self._executor: Executor = open_executor(self._kernels, self._plan, self._threads)
         self._turn = threading.Lock()
         # What every call needs, made once: small networks take less time than finding it out anew.
         self._input_names = [port.name for port in self._plan.inputs]
@@ -153,9 +160,19 @@ class InferenceSession:
         self._output_dtypes = [np.dtype(port.dtype) for port in self._plan.outputs]
 
     @property
+    def precision(self) -> str:
+        """What "auto" became, or what was asked for: "fp32", "bf16" or "bf16-emulated"."""
+        return self._precision
+
+    @property
     def threads(self) -> int:
         """How many threads work on one inference."""
         return self._threads
+
+    @property
+    def kernels(self) -> str:
+        """Whose kernels run: "numba" or "neon"."""
+        return self._kernels
 
     @property
     def machine(self) -> Machine:
@@ -197,7 +214,8 @@ class InferenceSession:
         with self._turn:
             for start in range(0, total, plan.max_batch) if plan.batched else (0,):
                 count = min(plan.max_batch, total - start)
-                self._executor.run(_from(start, arrays), _from(start, results), count, raw)
+                steps = self._executor.bind(_from(start, arrays), _from(start, results), raw)
+                self._executor.run_steps(steps, 0, plan.walked, count)
         if output_names is None:
             return results
         by_name = dict(zip(names, results, strict=True))
@@ -227,7 +245,9 @@ class InferenceSession:
         if count > self._plan.max_batch:
             raise InputError(f"profile takes at most max_batch={self._plan.max_batch} images, not {count}")
         with self._turn:
-            seconds = self._executor.time_steps(arrays, self._empty_outputs(count), count, raw, rounds)
+            outputs = self._empty_outputs(count)
+            steps = self._executor.bind(arrays, outputs, raw)
+            seconds = _time_steps(self._executor, steps, self._plan.walked, count, rounds)
         totals = [0.0] * len(self._plan.infos)
         for index, taken in zip(self._plan.info_of_step, seconds, strict=True):
             totals[index] += taken
@@ -272,62 +292,15 @@ def _from(start: int, arrays: list[Array]) -> list[Array]:
     return [array[start:] for array in arrays] if start else arrays
 
 
-class _Executor:
-    """The memory of one session, and the compiled functions bound to it."""
-
-    def __init__(self, plan: Plan, threads: int) -> None:
-        from .kernels.table import compiled_binds, kernel_addresses
-        from .kernels.team import open_team, pin_team, size_team
-        from .plan import executor
-
-        if threads > 1:
-            open_team(threads)
-        self._pin_team, self._size_team = pin_team, size_team
-
-        self._plan = plan
-        self._threads = threads
-        self._arena = aligned_zeros(plan.arena_elements(threads))
-        for offset, array in plan.constants:
-            self._arena[offset : offset + array.size] = array
-        self._io = np.zeros(len(plan.inputs) + len(plan.outputs), np.int64)
-        isa = plan.machine.isa
-        self._fixed = (isa, kernel_addresses(isa, plan.kernels), self._arena, plan.weights, plan.tables, self._io)
-        self._binds = compiled_binds([_F32, _U8] + [np.dtype(port.dtype) for port in plan.outputs])
-        self._counters = executor.counters_for(len(plan.steps), threads)
-        self._run = executor.compiled_run(isa, threads)
-        self._steps = plan.steps.view(np.recarray)
-        self._pixel_steps = None if plan.pixel_steps is None else plan.pixel_steps.view(np.recarray)
-
-    def run(self, inputs: list[Array], outputs: list[Array], count: int, raw: bool) -> None:
-        """`count` images from the start of each input to the start of each output."""
-        steps = self._bind(inputs, outputs, raw)
-        self._run_steps(steps, 0, len(steps), count)
-
-    def time_steps(self, inputs: list[Array], outputs: list[Array], count: int, raw: bool, rounds: int) -> list[float]:
-        """Median seconds of each step by itself."""
-        steps = self._bind(inputs, outputs, raw)
-        seconds = np.empty((rounds, len(steps)))
-        for one_round in seconds:
-            for index in range(len(steps)):
-                start = time.perf_counter()
-                self._run_steps(steps, index, index + 1, count)
-                one_round[index] = time.perf_counter() - start
-        return [float(median) for median in np.median(seconds, axis=0)]
-
-    def pin(self, cpus: Sequence[int]) -> list[set[int]]:
-        return self._pin_team(self._threads, cpus)
-
-    def _bind(self, inputs: list[Array], outputs: list[Array], raw: bool) -> Any:
-        for index, array in enumerate(inputs + outputs):
-            self._binds[array.dtype](self._io, index, array.reshape(-1))
-        return self._pixel_steps if raw else self._steps
-
-    def _run_steps(self, steps: Any, first: int, last: int, count: int) -> None:
-        if self._threads == 1:
-            self._run(*self._fixed, steps, first, last, count)
-        else:
-            self._size_team(self._threads)
-            self._run(*self._fixed, steps, first, last, count, self._counters, self._threads)
+def _time_steps(executor: Executor, steps: Any, walked: int, count: int, rounds: int) -> list[float]:
+    """Median seconds of each of the first `walked` steps by itself."""
+    seconds = np.empty((rounds, walked))
+    for one_round in seconds:
+        for index in range(walked):
+            start = time.perf_counter()
+            executor.run_steps(steps, index, index + 1, count)
+            one_round[index] = time.perf_counter() - start
+    return [float(median) for median in np.median(seconds, axis=0)]
 
 
 def _node_arg(port: Port) -> NodeArg:

@@ -19,7 +19,9 @@ import numpy as np
 from .kernels.jit import jit, jit_parallel, target_isa
 from .kernels.team import open_team
 from .machine import Machine
-from .simd.isa import lanes_of
+from .simd.dot import dot_bfloat16
+from .simd.element import BFLOAT16, FLOAT32, Element
+from .simd.tags import lanes_of
 from .simd.vector import add, fma, load, splat, store
 
 _CHAINS: Final = 12
@@ -40,10 +42,11 @@ _L3_MULTIPLE: Final = 4
 """An array so many times L3 comes from memory, whatever of it L3 has kept."""
 
 
-def measure_peak_gflops(machine: Machine, threads: int = 1) -> float:
-    """Billions of float32 operations per second of `threads` threads at once, a multiply-add counted as two.
+def measure_peak_gflops(machine: Machine, threads: int = 1, element: Element = FLOAT32) -> float:
+    """Billions of operations per second of `threads` threads at once, a multiply-add counted as two.
 
-    With the vectors of `machine.isa`, all operands in registers. Runs on the CPUs that the calling thread may use.
+    With the vectors of `machine.isa`, all operands in registers: multiply-adds of float32, or dot products of bfloat16
+    as the micro-kernel has them. Runs on the CPUs that the calling thread may use.
 
     Raises: MachineError if the process compiles for another ISA, or there are not as many threads.
     """
@@ -51,12 +54,15 @@ def measure_peak_gflops(machine: Machine, threads: int = 1) -> float:
     lanes = machine.isa.lanes
     operands = np.repeat(np.array([0.5, 1.0, *range(_CHAINS)], np.float32), lanes)
     sums = np.empty(threads * lanes, np.float32)
+    pairs = element == BFLOAT16
     if threads == 1:
-        seconds = _best_seconds(lambda: _multiply_adds(machine.isa, operands, _TURNS, sums, 0))
+        chains = _dot_products if pairs else _multiply_adds
+        seconds = _best_seconds(lambda: chains(machine.isa, operands, _TURNS, sums, 0))
     else:
         open_team(threads)
-        seconds = _best_seconds(lambda: _team_multiplies(machine.isa, operands, _TURNS, sums, threads))
-    return 2e-9 * threads * _TURNS * _CHAINS * lanes / seconds
+        team = _team_dots if pairs else _team_multiplies
+        seconds = _best_seconds(lambda: team(machine.isa, operands, _TURNS, sums, threads))
+    return 2e-9 * threads * _TURNS * _CHAINS * lanes * element.per_word / seconds
 
 
 def measure_bandwidth_gb_s(machine: Machine, threads: int = 1) -> float:
@@ -130,6 +136,48 @@ def _multiply_adds(isa: Any, operands: Any, turns: int, sums: Any, at: int) -> N
     low = add(add(add(c0, c1), add(c2, c3)), add(c4, c5))
     high = add(add(add(c6, c7), add(c8, c9)), add(c10, c11))
     store(sums, at, add(low, high))
+
+
+@jit
+def _dot_products(isa: Any, operands: Any, turns: int, sums: Any, at: int) -> None:
+    """`_multiply_adds` of pairs: c = c + x[1] * y[1] + x[0] * y[0], x and y bfloat16 in the words of `operands`."""
+    lanes = lanes_of(isa)
+    x = load(isa, operands, 0)
+    y = load(isa, operands, lanes)
+    c0 = load(isa, operands, 2 * lanes)
+    c1 = load(isa, operands, 3 * lanes)
+    c2 = load(isa, operands, 4 * lanes)
+    c3 = load(isa, operands, 5 * lanes)
+    c4 = load(isa, operands, 6 * lanes)
+    c5 = load(isa, operands, 7 * lanes)
+    c6 = load(isa, operands, 8 * lanes)
+    c7 = load(isa, operands, 9 * lanes)
+    c8 = load(isa, operands, 10 * lanes)
+    c9 = load(isa, operands, 11 * lanes)
+    c10 = load(isa, operands, 12 * lanes)
+    c11 = load(isa, operands, 13 * lanes)
+    for _ in range(turns):
+        c0 = dot_bfloat16(isa, x, y, c0)
+        c1 = dot_bfloat16(isa, x, y, c1)
+        c2 = dot_bfloat16(isa, x, y, c2)
+        c3 = dot_bfloat16(isa, x, y, c3)
+        c4 = dot_bfloat16(isa, x, y, c4)
+        c5 = dot_bfloat16(isa, x, y, c5)
+        c6 = dot_bfloat16(isa, x, y, c6)
+        c7 = dot_bfloat16(isa, x, y, c7)
+        c8 = dot_bfloat16(isa, x, y, c8)
+        c9 = dot_bfloat16(isa, x, y, c9)
+        c10 = dot_bfloat16(isa, x, y, c10)
+        c11 = dot_bfloat16(isa, x, y, c11)
+    low = add(add(add(c0, c1), add(c2, c3)), add(c4, c5))
+    high = add(add(add(c6, c7), add(c8, c9)), add(c10, c11))
+    store(sums, at, add(low, high))
+
+
+@jit_parallel
+def _team_dots(isa: Any, operands: Any, turns: int, sums: Any, threads: int) -> None:
+    for me in numba.prange(threads):
+        _dot_products(isa, operands, turns, sums, me * lanes_of(isa))
 
 
 @jit_parallel

@@ -17,6 +17,7 @@ Mode: TypeAlias = Literal["performance", "accuracy", "find_peak"]
 ComplianceTest: TypeAlias = Literal["TEST01", "TEST04"]
 
 ProfileName: TypeAlias = Literal["resnet50", "mobilenet"]
+Precision: TypeAlias = Literal["fp32", "bf16", "bf16-emulated", "int8"]
 
 SCENARIOS: Final[tuple[Scenario, ...]] = get_args(Scenario)
 PROFILE_NAMES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
@@ -44,6 +45,7 @@ class RunConfig:
     LoadGen's settings; None keeps user.conf and the official values. `max_latency_s` is Server's bound and the
     streams' expected latency of a query.
     `max_batch`: most images in one inference; None for the scenario's default.
+    `precision`: None for that of the model. "bf16-emulated" is for our engine alone.
     `plan`: a plan file for our engine, in place of its own choices.
     `instances`, `threads`: None for the scenario's default (`placement.py`).
     `user_conf`: None for the file that comes with the package. `audit_conf`: None for no audit.
@@ -75,7 +77,10 @@ class RunConfig:
     audit_conf: Path | None = None
     compliance_test: ComplianceTest | None = None
     isa: str | None = None
+    precision: Precision | None = None
     plan: Path | None = None
+    kernels: str = "auto"
+    machine: Path | None = None
     not_submittable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -86,6 +91,11 @@ class RunConfig:
                 raise BadInputError(f"{flag} {value:g}: must be from {least:,.10g} to {most:,.10g}")
         if self.plan is not None and self.backend != "numba":
             raise BadInputError(f"--plan is for --backend numba, not for {self.backend}: leave one of the two out")
+        if self.kernels != "auto" and self.backend != "numba":
+            raise BadInputError(f"--kernels is for --backend numba, not for {self.backend}: leave one of the two out")
+        if self.machine is not None and self.backend != "numba":
+            raise BadInputError(f"--machine is for --backend numba, not for {self.backend}: leave one of the two out")
+        check_precision(self.precision, self.backend)
         if self.mode == "find_peak" and self.scenario != "Server":
             raise BadInputError(
                 f"--find-peak-performance works in Server only, not in {self.scenario}: add --scenario Server"
@@ -126,6 +136,14 @@ _RANGES: Final[dict[str, tuple[str, float, float]]] = {
 }
 """Field -> its flag, and the least and the greatest value that a run could mean: in LoadGen's units a smaller or a
 greater one would become 0 or overflow. NaN lies in no range."""
+
+
+def check_precision(precision: Precision | None, backend: str) -> None:
+    """Raises: BadInputError for a precision that a backend of ours does not have; plugins decide for themselves."""
+    if precision == "bf16" and backend in ("onnxruntime", "null"):
+        raise BadInputError(f"--precision bf16 is for --backend numba or openvino: {backend} has none")
+    if precision == "bf16-emulated" and backend != "numba":
+        raise BadInputError(f"--precision bf16-emulated is for --backend numba, not for {backend}")
 
 
 def check_model_file(model: Path) -> None:

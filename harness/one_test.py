@@ -102,6 +102,9 @@ def _open(task: Task, counters: Counters, timings: Cells, failure: Failure) -> _
             max_batch=task.max_batch,
             isa=config.isa,
             plan=config.plan,
+            kernels=config.kernels,
+            machine=config.machine,
+            precision=config.precision,
         )
         instances.append(_open_instance(config.backend, request))
         return Answerer(instances[slot].runner, library, failure, counters, slot, Recorder(timings, slot))

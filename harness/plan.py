@@ -7,6 +7,7 @@ from pathlib import Path
 
 from backend import BackendError, Roofs, plan_model, usable_threads
 
+from .config import Precision
 from .errors import BadInputError
 from .progress import Progress
 
@@ -19,6 +20,7 @@ class PlanConfig:
     max_batch: int
     threads: int | None
     isa: str | None
+    precision: Precision
     plan: Path | None
     json_path: Path | None
 
@@ -30,13 +32,17 @@ def describe_plan(config: PlanConfig, progress: Progress) -> str:
     """
     try:
         progress.phase("planning")
-        plan = plan_model(config.model, max_batch=config.max_batch, isa=config.isa, plan=config.plan)
+        plan = plan_model(
+            config.model, precision=config.precision, max_batch=config.max_batch, isa=config.isa, plan=config.plan
+        )
         threads = usable_threads(config.threads, plan.machine)
         from backend import peak  # the plan has settled the process's ISA
 
         progress.phase("measuring this machine's peak and bandwidth")
         roofs = Roofs(
-            peak.measure_peak_gflops(plan.machine, threads), peak.measure_bandwidth_gb_s(plan.machine, threads), threads
+            peak.measure_peak_gflops(plan.machine, threads, plan.multiplied),
+            peak.measure_bandwidth_gb_s(plan.machine, threads),
+            threads,
         )
     except BackendError as error:
         raise BadInputError(" ".join(str(error).split())) from error

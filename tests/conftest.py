@@ -7,6 +7,22 @@ from pathlib import Path
 
 import pytest
 
+_ARM64 = {
+    "tests/backend": ("kernels", "row_kernels", "io_kernels", "strided_kernels", "winograd", "chains"),
+    "tests/preprocessing": ("resize",),
+}
+"""Folder -> test files that also run on an aarch64 machine, which may be emulated (tools/arm64/test)."""
+
+_ARM64_RUNS = ("_of_every_scenario[SingleStream-numba]",)
+"""How the names of the runs by LoadGen end that do so."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    files = {config.rootpath / folder / f"test_{name}.py" for folder, names in _ARM64.items() for name in names}
+    for item in items:
+        if item.path in files or item.nodeid.endswith(_ARM64_RUNS):
+            item.add_marker("arm64")
+
 
 def _folder_from_environment(variable: str, what: str) -> Path:
     folder = os.environ.get(variable)

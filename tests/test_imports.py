@@ -18,26 +18,30 @@ BETWEEN_PACKAGES = {"harness": {"backend", "preprocessing"}, "backend": set(), "
 
 INSIDE_BACKEND = {
     "errors": set(),
+    "affinity": {"errors"},
     "graph": {"graph", "errors"},
     "simd": {"simd"},
-    "kernels": {"kernels", "simd", "errors"},
+    "kernels": {"kernels", "simd", "affinity", "errors"},
     "machine": {"simd", "errors"},
+    "machine_file": {"machine", "simd", "errors"},
     "pixels": {"errors"},
     "reference": {"graph", "errors"},
     "plan": {"plan", "graph", "kernels", "machine", "pixels", "simd", "errors"},
+    "neon": {"neon", "plan", "kernels", "affinity", "errors"},
+    "engine": {"plan", "kernels", "neon", "machine", "errors"},
     "peak": {"machine", "kernels", "simd", "errors"},
-    "model": {"plan", "graph", "kernels", "machine", "pixels", "errors"},
-    "__init__": {"errors", "machine", "model", "pixels", "plan"},
+    "model": {"engine", "plan", "graph", "machine", "machine_file", "pixels", "errors"},
+    "__init__": {"errors", "machine", "machine_file", "model", "pixels", "plan"},
 }
 """File or folder of backend -> what of backend it may import, whole folders or files."""
 
 OWNERS = {
-    "onnx": {"backend/graph/onnx_reader.py", "harness/demo/"},
+    "onnx": {"backend/graph/onnx_reader.py", "harness/demo/", "harness/quantize/"},
     "mlperf_loadgen": {"harness/loadgen.py"},
     "numba": {"backend/kernels/", "backend/simd/", "backend/plan/executor.py", "backend/peak.py",
               "preprocessing/resize.py", "harness/bench/"},
     "llvmlite": {"backend/kernels/", "backend/simd/"},
-    "onnxruntime": {"harness/backends/onnxruntime.py", "harness/bench/"},
+    "onnxruntime": {"harness/backends/onnxruntime.py", "harness/bench/", "harness/quantize/"},
     "openvino": {"harness/backends/openvino.py", "harness/bench/"},
     "PIL": {"preprocessing/", "harness/demo/"},
     "cv2": set(),
@@ -164,6 +168,14 @@ def test_importing_the_backend_defines_no_kernel() -> None:
     assert kernels <= {"backend.kernels.jit", "backend.kernels.step"}
     assert "backend.plan.executor" not in loaded and "backend.peak" not in loaded
     assert not loaded & {"harness", "preprocessing", "onnxruntime", "openvino", "cv2", "mlperf_loadgen", "PIL"}
+
+
+def test_the_backend_and_preprocessing_import_without_numba() -> None:
+    """As on an Arm board where it is not installed: the C library and the NumPy twin stand in."""
+    hidden = "sys.modules['numba'] = sys.modules['llvmlite'] = None"
+    modules = ["backend", "backend.neon.executor", "preprocessing", "harness.cli", "harness.backends.numba"]
+    loaded = loaded_after(f"{hidden}\nimport {', '.join(modules)}")
+    assert set(modules) <= loaded
 
 
 def test_importing_preprocessing_loads_no_engine() -> None:

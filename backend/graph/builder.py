@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError
-from .ir import BATCH, Graph, Op, Reshape, Shape, Value
+from .ir import BATCH, Graph, Op, QuantizedConstant, Reshape, Shape, Value
 from .shapes import element_count, output_value, shape_text
 
 Array = npt.NDArray[np.generic]
@@ -88,6 +88,7 @@ class GraphBuilder:
 
     opset: version of the ai.onnx operator set. reserved: every name in the model, which names made up here avoid.
     known: arrays of initializers and of nodes computed while reading, any dtype. constants: those that ops use.
+    quantized: float32 constants, by name, that the model states as integers.
     """
 
     opset: int
@@ -95,6 +96,7 @@ class GraphBuilder:
     known: dict[str, Array] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
+    quantized: dict[str, QuantizedConstant] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
 
     def tensor(self, node: Node, index: int) -> Value:
@@ -196,7 +198,7 @@ class GraphBuilder:
         """The finished graph."""
         for array in self.constants.values():
             array.setflags(write=False)
-        return Graph(name, inputs, outputs, tuple(self.ops), self.values, self.constants)
+        return Graph(name, inputs, outputs, tuple(self.ops), self.values, self.constants, self.quantized)
 
 
 def shape_array(shape: Shape, batch: int) -> npt.NDArray[np.int64]:

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ..errors import ModelError
-from .ir import ABSENT, BATCH, BatchNorm, Binary, Clip, Conv, Dense, Epilogue, Graph, Op, Pool, Value, reads
+from .ir import ABSENT, BATCH, BatchNorm, Binary, Clip, Conv, Dense, Epilogue, Graph, Op, Pool, Requantize, Value, reads
 from .shapes import is_batched, output_value
 
 
@@ -57,10 +57,10 @@ def _check_values(graph: Graph) -> None:
 def _check_constants(graph: Graph) -> None:
     for name, array in graph.constants.items():
         stated = graph.values.get(name)
-        if stated != Value(name, array.shape, "int64" if array.dtype == np.int64 else "float32"):
-            raise BrokenGraphError(f"constant {name!r} has shape {array.shape}, its value says {stated}")
-        if array.dtype not in (np.float32, np.int64) or not array.flags.c_contiguous:
+        if array.dtype not in (np.float32, np.int64, np.int8, np.int32) or not array.flags.c_contiguous:
             raise BrokenGraphError(f"constant {name!r} is {array.dtype} or not C-contiguous")
+        if stated is None or stated != Value(name, array.shape, stated.dtype) or stated.dtype != array.dtype.name:
+            raise BrokenGraphError(f"constant {name!r} has shape {array.shape}, its value says {stated}")
 
 
 def _check_op(op: Op, graph: Graph, written: set[str]) -> None:
@@ -93,11 +93,12 @@ def _check_op(op: Op, graph: Graph, written: set[str]) -> None:
 
 def _weights(op: Op) -> tuple[str, ...]:
     if isinstance(op, (Conv, Dense)):
-        return (op.weight,) if op.bias == ABSENT else (op.weight, op.bias)
+        scale = op.epilogue.scale if isinstance(op.epilogue, Requantize) else ABSENT
+        return tuple(name for name in (op.weight, op.bias, scale) if name != ABSENT)
     return (op.scale, op.shift) if isinstance(op, BatchNorm) else ()
 
 
-def _check_epilogue(where: str, op: Conv | Dense | Binary, epilogue: Epilogue, graph: Graph) -> None:
+def _check_epilogue(where: str, op: Conv | Dense | Binary, epilogue: Epilogue | Requantize, graph: Graph) -> None:
     if math.isnan(epilogue.low) or math.isnan(epilogue.high):
         raise BrokenGraphError(f"{where} has a NaN bound")
     if epilogue.residual == ABSENT:

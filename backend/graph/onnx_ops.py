@@ -35,6 +35,7 @@ from .ir import (
     Transpose,
     Value,
 )
+from .onnx_quantization import dequantize_linear, quantize_linear, transposed
 from .shapes import (
     UNKNOWN_BATCH,
     AutoPad,
@@ -219,8 +220,11 @@ def _gemm(b: GraphBuilder, node: Node) -> None:
     if matrix.ndim != 2:
         raise node.error(f"input 1 ({weight!r}) has shape {list(matrix.shape)}, expected rank 2")
     if node.integer("transB", 0) or alpha != 1.0:
+        stated = b.quantized.get(weight)
         matrix = alpha * (matrix.T if node.integer("transB", 0) else matrix)
         weight = b.add_weight(f"{node.outputs[0]}.weight", matrix)
+        if stated is not None and alpha == 1.0:
+            b.quantized[weight] = transposed(stated)
     _dense(b, node, x, weight, 2 if node.input(2) and beta != 0.0 else None, beta)
 
 
@@ -233,6 +237,8 @@ def _dense(b: GraphBuilder, node: Node, x: str, weight: str, addend_index: int |
         array = beta * b.constants[source].astype(np.float64)
         if array.size in (1, columns) and array.shape[-1:] in ((), (1,), (columns,)):
             bias = b.add_weight(f"{output}.bias", np.broadcast_to(array.reshape(-1), (columns,)))
+            if source in b.quantized and beta == 1.0 and array.shape == (columns,):
+                b.quantized[bias] = b.quantized[source]
         else:
             addend = b.add_weight(f"{output}.addend", array)
     elif addend_index is not None:
@@ -401,7 +407,7 @@ def _dropout(b: GraphBuilder, node: Node) -> None:
 
 def _cast(b: GraphBuilder, node: Node) -> None:
     x = b.tensor(node, 0)
-    if node.integer("to", 0) != {"float32": _FLOAT, "int64": _INT64}[x.dtype]:
+    if node.integer("to", 0) != {"float32": _FLOAT, "int64": _INT64}.get(x.dtype):
         raise node.error(
             f"casts {x.name!r} from {x.dtype} to element type {node.integer('to', 0)} of ONNX's TensorProto; "
             "only casts that change nothing are supported"
@@ -417,6 +423,7 @@ OPERATORS: Final[dict[str, Callable[[GraphBuilder, Node], None]]] = {
     "Cast": _cast,
     "Clip": _clip,
     "Conv": _conv,
+    "DequantizeLinear": dequantize_linear,
     "Div": partial(_binary, "div"),
     "Dropout": _dropout,
     "Flatten": _flatten,
@@ -427,6 +434,7 @@ OPERATORS: Final[dict[str, Callable[[GraphBuilder, Node], None]]] = {
     "MaxPool": partial(_pool, "max"),
     "Mul": partial(_binary, "mul"),
     "Pad": _pad,
+    "QuantizeLinear": quantize_linear,
     "ReduceMean": _reduce_mean,
     "Relu": _relu,
     "Reshape": _reshape,

@@ -23,12 +23,17 @@ from .ir import (
     Clip,
     Conv,
     Dense,
+    Dequantize,
     DType,
     Mean,
     Op,
     Pad,
     Pads,
     Pool,
+    Quantize,
+    QuantizedAdd,
+    QuantizedAverage,
+    Requantize,
     Reshape,
     Shape,
     Softmax,
@@ -171,13 +176,36 @@ def _misfit(op: Op, problem: str) -> ModelError:
     return ModelError(f"node {op.name!r} ({type(op).__name__}): {problem}")
 
 
+_SMALL: Final = ("uint8", "int8")
+
+
 def _dtype(op: Op, values: Mapping[str, Value]) -> DType:
     if isinstance(op, (Reshape, Transpose)):
         return values[op.x].dtype
-    for name in reads(op):
-        if values[name].dtype != "float32":
-            raise _misfit(op, f"input {name!r} is {values[name].dtype}; only float32 is supported here")
-    return "int64" if isinstance(op, ArgMax) else "float32"
+    if isinstance(op, Pad) or (isinstance(op, Pool) and op.kind == "max"):
+        _expect(op, values, op.x, ("float32", *_SMALL))
+        return values[op.x].dtype
+    if isinstance(op, (Conv, Dense)) and isinstance(op.epilogue, Requantize):
+        _expect(op, values, op.weight, ("int8",))
+        _expect(op, values, op.bias, ("int32",))
+        _expect(op, values, op.epilogue.scale, ("float32",))
+        _expect(op, values, op.epilogue.residual, _SMALL)
+    elif not isinstance(op, (Dequantize, QuantizedAdd, QuantizedAverage)):
+        for name in reads(op):
+            _expect(op, values, name, ("float32",))
+        if isinstance(op, Quantize):
+            return op.quantization.dtype
+        return "int64" if isinstance(op, ArgMax) else "float32"
+    for name in (op.a, op.b) if isinstance(op, QuantizedAdd) else (op.x,):
+        _expect(op, values, name, (op.quantization.dtype,) if isinstance(op, Dequantize) else _SMALL)
+    if isinstance(op, Dequantize):
+        return "float32"
+    return op.epilogue.dtype if isinstance(op, (Conv, Dense)) else op.dtype  # type: ignore[union-attr]
+
+
+def _expect(op: Op, values: Mapping[str, Value], name: str, allowed: tuple[str, ...]) -> None:
+    if name != ABSENT and values[name].dtype not in allowed:
+        raise _misfit(op, f"input {name!r} is {values[name].dtype}; only {' or '.join(allowed)} is supported here")
 
 
 def _conv(op: Conv, values: Mapping[str, Value]) -> Shape:
@@ -194,7 +222,7 @@ def _conv(op: Conv, values: Mapping[str, Value]) -> Shape:
     return (x[0], filters, *_windows(op, x, (kernel[0], kernel[1])))
 
 
-def _windows(op: Conv | Pool, x: Shape, kernel: tuple[int, int]) -> tuple[int, int]:
+def _windows(op: Conv | Pool | QuantizedAverage, x: Shape, kernel: tuple[int, int]) -> tuple[int, int]:
     if min(kernel + op.strides + op.dilations) < 1 or min(op.pads) < 0:
         raise _misfit(
             op,
@@ -231,7 +259,7 @@ def _batch_norm(op: BatchNorm, values: Mapping[str, Value]) -> Shape:
     return x
 
 
-def _pool(op: Pool, values: Mapping[str, Value]) -> Shape:
+def _pool(op: Pool | QuantizedAverage, values: Mapping[str, Value]) -> Shape:
     x = values[op.x].shape
     if len(x) != 4:
         raise _misfit(op, f"input {shape_text(x)}; only 2-D pooling (rank 4) is supported")
@@ -270,8 +298,15 @@ def _binary(op: Binary, values: Mapping[str, Value]) -> Shape:
     return shape
 
 
-def _same(op: Clip, values: Mapping[str, Value]) -> Shape:
+def _same(op: Clip | Quantize | Dequantize, values: Mapping[str, Value]) -> Shape:
     return values[op.x].shape
+
+
+def _quantized_add(op: QuantizedAdd, values: Mapping[str, Value]) -> Shape:
+    a, b = values[op.a].shape, values[op.b].shape
+    if a != b:
+        raise _misfit(op, f"shapes {shape_text(a)} and {shape_text(b)} differ")
+    return a
 
 
 def _softmax(op: Softmax, values: Mapping[str, Value]) -> Shape:
@@ -317,4 +352,8 @@ _RULES: Final[dict[type, Callable[..., Shape]]] = {
     Pad: _pad,
     Transpose: _transpose,
     Reshape: _reshape,
+    Quantize: _same,
+    Dequantize: _same,
+    QuantizedAdd: _quantized_add,
+    QuantizedAverage: _pool,
 }

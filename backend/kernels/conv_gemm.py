@@ -2,13 +2,16 @@
 
 M = output pixels, N = output channels, K = taps x depth. Nothing is copied: the micro-kernel reads windows of the
 picture through a table of row offsets, and the halo around the picture holds the padding. Weights come packed in
-panels of NR vectors, [panel][tap][depth][NR * lanes], one after the other, so that the next panel is the next
-memory and can be prefetched past a step's end.
+panels of NR vectors, [panel][tap][word of depth][NR * lanes][element of the word], one after the other, so that the
+next panel is the next memory and can be prefetched past a step's end. (A word holds one float32 or two bfloat16; the
+last word of a tap is filled up with zeros.)
 
     unit  jc, ic: cut N (nc_panels) and M (mc); units are what threads share out
     pc    cuts K (kc_taps, kc_depth) so that a block of a panel and its successor fit L2
     jr    a panel of NR vectors
     ir    a tile of MR pixels
+
+Where K is cut, sums of float32 wait for the next block in y if that is float32, else in the worker's scratch memory.
 
 Two orders inside a unit, chosen by the planner: pixels outside if all weights of the step stay in L2 (each pixel
 is then read once), otherwise panels outside (each panel is then read once from memory).
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..simd.isa import mr_of, width_of
+from ..simd.tags import mr_of, width_of, x_per_word
 from .gemm_tile import UNROLL, gemm_tile
 from .halo import zero_halo
 from .jit import jit
@@ -58,8 +61,8 @@ def conv_gemm(
     m_end = min(m_begin + step.mc, group_pixels)
     panel_begin = jc * step.nc_panels
     panel_end = min(panel_begin + step.nc_panels, step.panels)
-    x = step.x + image0 * step.x_image
-    y = step.y + image0 * step.y_image
+    x = step.x + worker * step.x_worker + image0 * step.x_image
+    y = step.y + worker * step.y_worker + image0 * step.y_image
     residual = step.b + image0 * step.b_image
 
     if step.panels_outside == 0:
@@ -71,10 +74,12 @@ def conv_gemm(
                     tile, arena, weights, tables,
                     x, step.x_rows + m, w, step.taps, step.tap_count, step.depth,
                     y + n, step.y_rows + m, step.bias + n,
-                    residual + n, step.b_rows + m, step.has_b,
-                    1, 1, step.low, step.high, w, 0,
+                    0, residual + n, step.b_rows + m, step.has_b,
+                    1, 1, step.low, step.high, step.scale + n, step.numbers, step.stages, w, 0,
                 )  # fmt: skip
     else:
+        per_word = x_per_word(tile)
+        sums = step.scratch + worker * step.scratch_size
         tiles = (group_pixels + mr - 1) // mr
         prefetch_step = UNROLL * width // tiles
         for panel in range(panel_begin, panel_end):
@@ -84,7 +89,7 @@ def conv_gemm(
                 taps = min(step.kc_taps, step.tap_count - tap)
                 for k in range(0, step.depth, step.kc_depth):
                     depth = min(step.kc_depth, step.depth - k)
-                    block_size = taps * depth * width
+                    block_size = taps * ((depth + per_word - 1) // per_word) * width
                     first = tap + k == 0
                     last = tap + taps == step.tap_count and k + depth == step.depth
                     for m in range(m_begin, m_end, mr):
@@ -92,11 +97,11 @@ def conv_gemm(
                             tile, arena, weights, tables,
                             x + k, step.x_rows + m, w, step.taps + tap, taps, depth,
                             y + n, step.y_rows + m, step.bias + n,
-                            residual + n, step.b_rows + m, step.has_b,
-                            first, last, step.low, step.high,
+                            sums + (m - m_begin) * width, residual + n, step.b_rows + m, step.has_b,
+                            first, last, step.low, step.high, step.scale + n, step.numbers, step.stages,
                             w + block_size + m // mr * (block_size // tiles), prefetch_step,
                         )  # fmt: skip
                     w += block_size
     if jc == 0:
         pixels = step.out_h * step.out_w
-        zero_halo(arena, step, image0 * pixels + m_begin, image0 * pixels + m_end)
+        zero_halo(tile, arena, step, image0 * pixels + m_begin, image0 * pixels + m_end, worker)

@@ -1,22 +1,26 @@
-"""gemm_f32: the micro-kernel of implicit GEMM, emitted as LLVM vector IR for every tile shape of every ISA.
+"""The micro-kernel of implicit GEMM, emitted as LLVM vector IR for every tile shape, ISA and element type.
 
     C[m, n] = (C[m, n] or bias[n]) + sum over taps t, depth k of X[m, t, k] * W[t, k, n]
     C[m, n] = clip(C[m, n] + residual[m, n], low, high)           if this is the last block of K
 
-for MR output pixels m and NR vectors of output channels n. Accumulators stay in registers over all taps; each
-output element is one chain of multiply-adds in ascending (t, k), so neither the tile's shape nor the cut of K
-into blocks changes a bit of the result.
+for MR output pixels m and NR vectors of output channels n, in float32, or in int32 if x is of bytes: then
+requantize.py says what the last block of K does in place of the second line. Accumulators stay in registers over all
+taps; each output element is one chain of dot products (simd/dot.py) in ascending (t, word of k), so neither the tile's
+shape nor the cut of K into blocks changes a bit of the result.
 
-Operands (offsets in elements):
+Operands (offsets of x, y and residual in their own elements, others in words of four bytes):
   x        X[m, t, k] is x[x_offset + table[x_rows + m] + table[taps + t] + k]: rows by table, depth contiguous.
-  w        packed [t][k][NR * lanes], 64-byte aligned.
-  y        C[m, n] is x[y_offset + table[y_rows + m] + n]. Whole vectors are written. It is read only if not `first`.
+  w        packed [t][word of k][NR * lanes][element of the word], 64-byte aligned, zeros behind the last k.
+  y        C[m, n] is y[y_offset + table[y_rows + m] + n]. Whole vectors are written.
+  sums     where C waits between blocks of K: y itself if that is float32 (and `sums` means nothing), else MR rows of
+           NR * lanes words. Written if not `last`, read if not `first`.
   residual like y, by its own offset and rows; read only if `last` and has_residual.
-  bias     NR * lanes elements at w[bias]; read only if `first`.
+  bias     NR * lanes words at w[bias]; read only if `first`.
+  scale, numbers, stages  of a step with bytes for x: see requantize.py.
   prefetch w[prefetch + i * prefetch_step] is fetched into L2 during iteration i over depth (two lines each); the
            planner points it at the weights that are needed next.
 The rows of y, and of residual if it will be added, are prefetched into L1 before the first multiply-add.
-x, y and residual lie in one array, the arena. Rows may repeat (the last tile of a picture does): equal values are
+x, y, sums and residual lie in one array, the arena. Rows may repeat (the last tile of a picture does): equal values are
 written to the same place.
 """
 
@@ -28,22 +32,17 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..simd.vector import (
-    F32,
-    I32,
-    I64,
-    clip_vector,
-    element_pointer,
-    fma_vector,
-    load_vector,
-    splat_vector,
-    store_vector,
-)
+from ..simd.dot import Dot
+from ..simd.element import BFLOAT16, FLOAT32, UINT8, Element
+from ..simd.memory import operand_pointer, read_elements, write_elements
+from ..simd.vector import I32, I64, clip_vector, element_pointer, load_vector, splat_vector, store_vector
+from .requantize import Requantizer
 
 UNROLL: Final = 4
-"""Depth steps per loop iteration: amortises the counters and the reloads of row pointers that found no register."""
+"""Words of depth per loop iteration: amortises the counters and the reloads of row pointers that found no register."""
 
-_CACHE_LINE_F32: Final = 16
+_CACHE_LINE_BYTES: Final = 64
+_CACHE_LINE_WORDS: Final = _CACHE_LINE_BYTES // 4
 
 
 class _Emitter:
@@ -54,20 +53,41 @@ class _Emitter:
         self.isa = tile_type.isa
         self.mr = tile_type.tile.mr
         self.nr = tile_type.tile.nr
-        self.vector = ir.VectorType(F32, self.isa.lanes)
+        self.dot = Dot(builder, tile_type)
+        self.sum = self.dot.sum
 
-    def phi_tile(self) -> list[list[Any]]:
-        return [[self.builder.phi(self.vector) for _ in range(self.nr)] for _ in range(self.mr)]
+    def phi_tile(self, scalar: Any) -> list[list[Any]]:
+        vector = ir.VectorType(scalar, self.isa.lanes)
+        return [[self.builder.phi(vector) for _ in range(self.nr)] for _ in range(self.mr)]
 
     def add_incoming(self, phis: list[list[Any]], values: list[list[Any]], block: Any) -> None:
         for phi_row, value_row in zip(phis, values, strict=True):
             for phi, value in zip(phi_row, value_row, strict=True):
                 phi.add_incoming(value, block)
 
-    def row_vectors(self, pointer: Any) -> list[Any]:
-        """NR vectors from `pointer` on, unaligned."""
-        lanes = self.isa.lanes
-        return [load_vector(self.builder, self.builder.gep(pointer, [I64(n * lanes)]), lanes) for n in range(self.nr)]
+    def sum_vectors(self, pointer: Any) -> list[Any]:
+        """NR vectors of sums from `pointer` on, unaligned."""
+        builder, lanes = self.builder, self.isa.lanes
+        places = [builder.gep(pointer, [I64(n * lanes)]) for n in range(self.nr)]
+        return [load_vector(builder, place, lanes, scalar=self.sum) for place in places]
+
+    def row_vectors(self, pointer: Any, element: Element) -> list[Any]:
+        """NR vectors of elements from `pointer` on, as float32."""
+        builder, lanes = self.builder, self.isa.lanes
+        return [read_elements(builder, element, builder.gep(pointer, [I64(n * lanes)]), lanes) for n in range(self.nr)]
+
+    def write_rows(self, rows: list[Any], element: Element, values: list[list[Any]]) -> None:
+        """The tile, a row of NR vectors to each pointer."""
+        for pointer, row in zip(rows, values, strict=True):
+            for n, vector in enumerate(row):
+                place = self.builder.gep(pointer, [I64(n * self.isa.lanes)])
+                write_elements(self.builder, self.isa, element, vector, place)
+
+    def write_sums(self, rows: list[Any], values: list[list[Any]]) -> None:
+        """The tile as it is, a row of NR vectors to each pointer."""
+        for pointer, row in zip(rows, values, strict=True):
+            for n, vector in enumerate(row):
+                store_vector(self.builder, vector, self.builder.gep(pointer, [I64(n * self.isa.lanes)]))
 
     def choose(self, condition: Any, then: Any, otherwise: Any) -> list[list[Any]]:
         """A tile of values from one of two emitters, joined after a branch."""
@@ -81,15 +101,24 @@ class _Emitter:
             builder.branch(blocks[2])
             ends.append((values, builder.block))
         builder.position_at_end(blocks[2])
-        joined = self.phi_tile()
+        joined = self.phi_tile(ends[0][0][0][0].type.element)
         for values, block in ends:
             self.add_incoming(joined, values, block)
         return joined
 
     def depth_loop(
-        self, start: Any, end: Any, step: int, rows: list[Any], weights: Any, acc: list[list[Any]], prefetch: Any
+        self,
+        start: Any,
+        end: Any,
+        words: int,
+        rows: list[Any],
+        weights: Any,
+        acc: list[list[Any]],
+        prefetch: Any,
+        read: Any,
     ) -> tuple[Any, Any, Any, list[list[Any]]]:
-        """Multiply-adds for depth in [start, end) by `step`; returns where depth, weights, prefetch and acc end."""
+        """Dot products for depth in [start, end), so many words at a time; returns where depth, weights, prefetch and
+        acc end. read: what makes a word in every lane from a pointer to x."""
         builder, lanes = self.builder, self.isa.lanes
         pointer, pointer_step = prefetch
         entry = builder.block
@@ -98,26 +127,22 @@ class _Emitter:
 
         builder.position_at_end(loop)
         k, w, p = builder.phi(I64), builder.phi(weights.type), builder.phi(pointer.type)
-        tile = self.phi_tile()
+        tile = self.phi_tile(self.sum)
         for phi, value in ((k, start), (w, weights), (p, pointer)):
             phi.add_incoming(value, entry)
         self.add_incoming(tile, acc, entry)
         sums = [list(row) for row in tile]
-        for unrolled in range(step):
-            panel = [
-                load_vector(builder, builder.gep(w, [I64((unrolled * self.nr + n) * lanes)]), lanes, lanes * 4)
-                for n in range(self.nr)
-            ]
+        for word in range(words):
+            panel = [self.dot.weights(builder.gep(w, [I64((word * self.nr + n) * lanes)])) for n in range(self.nr)]
             for m in range(self.mr):
-                scalar = builder.load(builder.gep(rows[m], [builder.add(k, I64(unrolled))]))
-                value = splat_vector(builder, scalar, lanes)
+                value = read(builder.gep(rows[m], [builder.add(k, I64(word * self.dot.depth))]))
                 for n in range(self.nr):
-                    sums[m][n] = fma_vector(builder, self.isa, value, panel[n], sums[m][n])
-        if step == UNROLL:
+                    sums[m][n] = self.dot.accumulate(value, panel[n], sums[m][n])
+        if words == UNROLL:
             self.prefetch(p)
-            self.prefetch(builder.gep(p, [I64(_CACHE_LINE_F32)]))
-        k_next = builder.add(k, I64(step))
-        w_next = builder.gep(w, [I64(step * self.nr * lanes)])
+            self.prefetch(builder.gep(p, [I64(_CACHE_LINE_WORDS)]))
+        k_next = builder.add(k, I64(words * self.dot.depth))
+        w_next = builder.gep(w, [I64(words * self.nr * lanes)])
         p_next = builder.gep(p, [pointer_step])
         for phi, value in ((k, k_next), (w, w_next), (p, p_next)):
             phi.add_incoming(value, builder.block)
@@ -131,7 +156,7 @@ class _Emitter:
             phi.add_incoming(before, entry)
             phi.add_incoming(after, loop)
             ends.append(phi)
-        result = self.phi_tile()
+        result = self.phi_tile(self.sum)
         self.add_incoming(result, acc, entry)
         self.add_incoming(result, sums, loop)
         return ends[0], ends[1], ends[2], result
@@ -147,10 +172,11 @@ class _Emitter:
             function, [self.builder.bitcast(pointer, byte_pointer), I32(int(write)), I32(locality), data_cache]
         )
 
-    def prefetch_rows(self, rows: list[Any], *, write: bool) -> None:
+    def prefetch_rows(self, rows: list[Any], element: Element, *, write: bool) -> None:
         """Every cache line of the tile's rows, into L1."""
+        width = self.nr * self.isa.lanes
         for row in rows:
-            for n in range(0, self.nr * self.isa.lanes, min(_CACHE_LINE_F32, self.nr * self.isa.lanes)):
+            for n in range(0, width, min(_CACHE_LINE_BYTES // element.bytes, width)):
                 self.prefetch(self.builder.gep(row, [I64(n)]), locality=3, write=write)
 
 
@@ -170,6 +196,7 @@ def gemm_tile(
     y: Any,
     y_rows: Any,
     bias: Any,
+    sums: Any,
     residual: Any,
     residual_rows: Any,
     has_residual: Any,
@@ -177,6 +204,9 @@ def gemm_tile(
     last: Any,
     low: Any,
     high: Any,
+    scale: Any,
+    numbers: Any,
+    stages: Any,
     prefetch: Any,
     prefetch_step: Any,
 ) -> Any:
@@ -187,26 +217,26 @@ def gemm_tile(
         arena,
         weights,
         tables,
-        *([integer] * 14),
+        *([integer] * 15),
         types.float32,
         types.float32,
-        integer,
-        integer,
+        *([integer] * 5),
     )
-    del x, x_rows, w, taps, tap_count, depth, y, y_rows, bias, residual, residual_rows
-    del has_residual, first, last, low, high, prefetch, prefetch_step
+    del x, x_rows, w, taps, tap_count, depth, y, y_rows, bias, sums, residual, residual_rows
+    del has_residual, first, last, low, high, scale, numbers, stages, prefetch, prefetch_step
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         (
             (_, arena_v, weights_v, tables_v),
-            (x_v, x_rows_v, w_v, taps_v, tap_count_v, depth_v, y_v, y_rows_v, bias_v),
-            (residual_v, residual_rows_v, has_residual_v, first_v, last_v, low_v, high_v, prefetch_v, prefetch_step_v),
-        ) = (args[:4], args[4:13], args[13:])
-        emitter = _Emitter(builder, sig.args[0])
-        mr, nr, lanes = emitter.mr, emitter.nr, emitter.isa.lanes
+            (x_v, x_rows_v, w_v, taps_v, tap_count_v, depth_v, y_v, y_rows_v, bias_v, sums_v),
+            (residual_v, residual_rows_v, has_residual_v, first_v, last_v, low_v, high_v),
+            (scale_v, numbers_v, stages_v, prefetch_v, prefetch_step_v),
+        ) = (args[:4], args[4:14], args[14:21], args[21:])
+        emitter, operands = _Emitter(builder, sig.args[0]), sig.args[0].operands
+        mr, nr, lanes, dot = emitter.mr, emitter.nr, emitter.isa.lanes, emitter.dot
 
-        def arena_at(offset: Any) -> Any:
-            return element_pointer(context, builder, sig.args[1], arena_v, offset)
+        def arena_at(offset: Any, element: Element) -> Any:
+            return operand_pointer(context, builder, sig.args[1], arena_v, element, offset)
 
         def weights_at(offset: Any) -> Any:
             return element_pointer(context, builder, sig.args[2], weights_v, offset)
@@ -216,42 +246,55 @@ def gemm_tile(
             return [builder.sext(builder.load(builder.gep(pointer, [I64(m)])), I64) for m in range(mr)]
 
         x_offsets = table_rows(x_rows_v)
-        outputs = [builder.gep(arena_at(y_v), [row]) for row in table_rows(y_rows_v)]
+        outputs = [builder.gep(arena_at(y_v, operands.y), [row]) for row in table_rows(y_rows_v)]
+        if operands.y == FLOAT32:
+            waiting = outputs
+        else:
+            waiting = [builder.gep(arena_at(sums_v, FLOAT32), [I64(m * nr * lanes)]) for m in range(mr)]
 
-        emitter.prefetch_rows(outputs, write=True)
+        emitter.prefetch_rows(outputs, operands.y, write=True)
         with builder.if_then(builder.icmp_signed("!=", has_residual_v, I64(0))):
-            base = arena_at(residual_v)
-            emitter.prefetch_rows([builder.gep(base, [row]) for row in table_rows(residual_rows_v)], write=False)
+            base = arena_at(residual_v, operands.b)
+            added_rows = [builder.gep(base, [row]) for row in table_rows(residual_rows_v)]
+            emitter.prefetch_rows(added_rows, operands.b, write=False)
 
         def from_bias() -> list[list[Any]]:
-            row = emitter.row_vectors(weights_at(bias_v))
+            row = emitter.sum_vectors(weights_at(bias_v))
             return [list(row) for _ in range(mr)]
 
-        def from_output() -> list[list[Any]]:
-            return [emitter.row_vectors(pointer) for pointer in outputs]
+        def from_sums() -> list[list[Any]]:
+            return [emitter.sum_vectors(pointer) for pointer in waiting]
 
         is_first = builder.icmp_signed("!=", first_v, I64(0))
-        start = emitter.choose(is_first, from_bias, from_output)
+        start = emitter.choose(is_first, from_bias, from_sums)
 
         tap_table = element_pointer(context, builder, sig.args[3], tables_v, taps_v)
-        first_weights, first_prefetch = weights_at(w_v), weights_at(prefetch_v)
-        unrolled_end = builder.and_(depth_v, I64(~(UNROLL - 1)))
+        word_pointer = dot.word.as_pointer()
+        first_weights, first_prefetch = (builder.bitcast(weights_at(at), word_pointer) for at in (w_v, prefetch_v))
+        unrolled_end = builder.and_(depth_v, I64(~(UNROLL * dot.depth - 1)))
+        words_end = builder.and_(depth_v, I64(~(dot.depth - 1))) if dot.depth > 1 else depth_v
         entry = builder.block
         loop, done = builder.append_basic_block("tap"), builder.append_basic_block("taps_done")
         builder.branch(loop)
 
         builder.position_at_end(loop)
-        tap, w_phi, p_phi = builder.phi(I64), builder.phi(F32.as_pointer()), builder.phi(F32.as_pointer())
-        acc = emitter.phi_tile()
+        tap, w_phi, p_phi = builder.phi(I64), builder.phi(word_pointer), builder.phi(word_pointer)
+        acc = emitter.phi_tile(emitter.sum)
         for phi, value in ((tap, I64(0)), (w_phi, first_weights), (p_phi, first_prefetch)):
             phi.add_incoming(value, entry)
         emitter.add_incoming(acc, start, entry)
-        window = builder.gep(arena_at(x_v), [builder.sext(builder.load(builder.gep(tap_table, [tap])), I64)])
+        window = builder.gep(
+            arena_at(x_v, operands.x), [builder.sext(builder.load(builder.gep(tap_table, [tap])), I64)]
+        )
         rows = [builder.gep(window, [offset]) for offset in x_offsets]
         k, w_next, p_next, sums = emitter.depth_loop(
-            I64(0), unrolled_end, UNROLL, rows, w_phi, acc, (p_phi, prefetch_step_v)
+            I64(0), unrolled_end, UNROLL, rows, w_phi, acc, (p_phi, prefetch_step_v), dot.broadcast
         )
-        _, w_next, _, sums = emitter.depth_loop(k, depth_v, 1, rows, w_next, sums, (p_next, I64(0)))
+        k, w_next, _, sums = emitter.depth_loop(k, words_end, 1, rows, w_next, sums, (p_next, I64(0)), dot.broadcast)
+        if operands.x == BFLOAT16:  # an odd element is left over
+            _, w_next, _, sums = emitter.depth_loop(
+                k, depth_v, 1, rows, w_next, sums, (p_next, I64(0)), dot.broadcast_one
+            )
         tap_next = builder.add(tap, I64(1))
         for phi, value in ((tap, tap_next), (w_phi, w_next), (p_phi, p_next)):
             phi.add_incoming(value, builder.block)
@@ -262,28 +305,36 @@ def gemm_tile(
         finish, raw, end = (builder.append_basic_block(name) for name in ("finish", "raw", "end"))
         builder.cbranch(builder.icmp_signed("!=", last_v, I64(0)), finish, raw)
 
-        def write(values: list[list[Any]]) -> None:
-            for pointer, row in zip(outputs, values, strict=True):
-                for n, vector in enumerate(row):
-                    store_vector(builder, vector, builder.gep(pointer, [I64(n * lanes)]))
-
         builder.position_at_end(raw)
-        write(sums)
+        emitter.write_sums(waiting, sums)
         builder.branch(end)
 
         builder.position_at_end(finish)
+        has_residual = builder.icmp_signed("!=", has_residual_v, I64(0))
+
+        def residual_rows() -> list[list[Any]]:
+            pointer = arena_at(residual_v, operands.b)
+            places = [builder.gep(pointer, [offset]) for offset in table_rows(residual_rows_v)]
+            return [emitter.row_vectors(place, operands.b) for place in places]
+
+        if operands.x == UINT8:
+            requantizer = Requantizer(builder, emitter.isa, weights_at(numbers_v))
+            total = requantizer.result(sums, weights_at(scale_v), stages_v, has_residual_v, residual_rows)
+            requantizer.write(total, outputs, operands.y)
+            builder.branch(end)
+            builder.position_at_end(end)
+            return context.get_dummy_value()
 
         def add_residual() -> list[list[Any]]:
-            pointer = arena_at(residual_v)
-            added = []
-            for row, offset in zip(sums, table_rows(residual_rows_v), strict=True):
-                other = emitter.row_vectors(builder.gep(pointer, [offset]))
-                added.append([builder.fadd(row[n], other[n]) for n in range(nr)])
-            return added
+            return [
+                [builder.fadd(v, b) for v, b in zip(row, other, strict=True)]
+                for row, other in zip(sums, residual_rows(), strict=True)
+            ]
 
-        total = emitter.choose(builder.icmp_signed("!=", has_residual_v, I64(0)), add_residual, lambda: sums)
+        total = emitter.choose(has_residual, add_residual, lambda: sums)
         lowest, highest = splat_vector(builder, low_v, lanes), splat_vector(builder, high_v, lanes)
-        write([[clip_vector(builder, vector, lowest, highest) for vector in row] for row in total])
+        clipped = [[clip_vector(builder, vector, lowest, highest) for vector in row] for row in total]
+        emitter.write_rows(outputs, operands.y, clipped)
         builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()

@@ -10,18 +10,23 @@ have runs of neighbours in common, or where three planes become the channels of 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of
-from ..simd.vector import F32, VectorType, element_pointer, load_vector, store_interleaved
+from ..simd.element import FLOAT32, INT8_OFFSET
+from ..simd.integers import rounded
+from ..simd.memory import get_x, move_y, operand_pointer, set_y, store_y_interleaved, write_element
+from ..simd.tags import lanes_of, y_per_word
+from ..simd.vector import F32, VectorType, add, div, element_pointer, load_vector, splat
 from .halo import zero_halo
 from .jit import jit
 from .rows import unit_rows
 from .strided import unit_images, x_row_start, y_row_start
+
+_BYTES_PER_WORD: Final = 4
 
 
 @jit
@@ -69,15 +74,23 @@ def _read_vector(_typing: Any, isa: Any, address: Any, index: Any) -> Any:
 
 
 @intrinsic
-def _read_run(_typing: Any, arena: Any, offset: Any, address: Any, index: Any, length: Any) -> Any:
-    """arena[offset : offset + length] = elements from `index` on of a float32 array that starts at `address`."""
+def _read_run(_typing: Any, isa: Any, arena: Any, offset: Any, address: Any, index: Any, length: Any) -> Any:
+    """y[offset : offset + length] = elements from `index` on of a float32 array that starts at `address`."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = element_pointer(context, builder, signature.args[0], args[0], args[1])
-        cgutils.raw_memcpy(builder, target, _float_pointer(builder, args[2], args[3]), args[4], 4)
+        tag, arena_type = signature.args[:2]
+        element = tag.operands.y
+        target = operand_pointer(context, builder, arena_type, args[1], element, args[2])
+        source = _float_pointer(builder, args[3], args[4])
+        if element == FLOAT32:
+            cgutils.raw_memcpy(builder, target, source, args[5], element.bytes)
+        else:
+            with cgutils.for_range(builder, args[5]) as loop:
+                value = builder.load(builder.gep(source, [loop.index]))
+                write_element(builder, tag.isa, element, value, builder.gep(target, [loop.index]))
         return context.get_dummy_value()
 
-    return types.void(arena, *([types.int64] * 4)), emit
+    return types.void(isa, arena, *([types.int64] * 4)), emit
 
 
 @intrinsic
@@ -93,10 +106,30 @@ def _write_run(_typing: Any, address: Any, index: Any, arena: Any, offset: Any, 
 
 
 @jit
+def _stored(isa: Any, weights: Any, step: Any, value: Any) -> Any:
+    """What is stored of a number of the caller's: its quantisation, if y is of bytes."""
+    if y_per_word(isa) == _BYTES_PER_WORD:
+        steps = value / weights[step.scale]
+        steps = step.low if not steps > step.low else step.high if steps > step.high else steps
+        return np.rint(steps) + weights[step.scale + 1]
+    return value
+
+
+@jit
+def _stored_vector(isa: Any, weights: Any, step: Any, vector: Any) -> Any:
+    """`_stored` of a vector."""
+    if y_per_word(isa) == _BYTES_PER_WORD:
+        steps = div(vector, splat(isa, weights[step.scale]))
+        return add(rounded(steps, splat(isa, step.low), splat(isa, step.high)), splat(isa, weights[step.scale + 1]))
+    return vector
+
+
+@jit
 def import_f32(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """Arena y <- caller's float32 array x."""
+    """Arena y <- caller's float32 array x, quantised on the way if y is of bytes: weights[scale:] are its scale and
+    zero point, `low` and `high` bounds in steps."""
     out_w, out_c = step.out_w, step.out_c
     x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
     begin, end = unit_rows(step, images, unit)
@@ -107,8 +140,9 @@ def import_f32(
         for channel in range(out_c):
             x, y = x0 + channel * x_channel, y0 + channel * y_channel
             for pixel in range(out_w):
-                arena[y + pixel * y_pixel] = _read(address, x + pixel * x_pixel, np.float32(0))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                value = _read(address, x + pixel * x_pixel, np.float32(0))
+                set_y(isa, arena, y + pixel * y_pixel, _stored(isa, weights, step, value))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -124,8 +158,13 @@ def import_runs(
         image, h = divmod(row, step.out_h)
         x0, y0 = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         for run in range(runs):
-            _read_run(arena, y0 + run * y_pixel, address, x0 + run * x_pixel, length)
-    zero_halo(arena, step, begin * step.out_w, end * step.out_w)
+            x, y = x0 + run * x_pixel, y0 + run * y_pixel
+            if y_per_word(isa) == _BYTES_PER_WORD:
+                for i in range(length):
+                    set_y(isa, arena, y + i, _stored(isa, weights, step, _read(address, x + i, np.float32(0))))
+            else:
+                _read_run(isa, arena, y, address, x, length)
+    zero_halo(isa, arena, step, begin * step.out_w, end * step.out_w, worker)
 
 
 @jit
@@ -142,23 +181,26 @@ def import_planes_3(
         x, y = x_row_start(step, image, 0, h), y_row_start(step, image, 0, h)
         whole = out_w - out_w % lanes
         for pixel in range(0, whole, lanes):
-            first = _read_vector(isa, address, x + pixel)
-            second = _read_vector(isa, address, x + x_channel + pixel)
-            third = _read_vector(isa, address, x + 2 * x_channel + pixel)
-            store_interleaved(arena, y + 3 * pixel, first, second, third)
+            first = _stored_vector(isa, weights, step, _read_vector(isa, address, x + pixel))
+            second = _stored_vector(isa, weights, step, _read_vector(isa, address, x + x_channel + pixel))
+            third = _stored_vector(isa, weights, step, _read_vector(isa, address, x + 2 * x_channel + pixel))
+            store_y_interleaved(isa, arena, y + 3 * pixel, first, second, third)
         for pixel in range(whole, out_w):
             for channel in range(3):
-                arena[y + 3 * pixel + channel] = _read(address, x + channel * x_channel + pixel, np.float32(0))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                value = _read(address, x + channel * x_channel + pixel, np.float32(0))
+                set_y(isa, arena, y + 3 * pixel + channel, _stored(isa, weights, step, value))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
 def import_u8(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through weights[channel][256]."""
+    """Arena y <- caller's uint8 pixels [image][row][pixel][channel], through a table of y's
+    element type, [channel][256], among the weights."""
     out_w, out_c = step.out_w, step.out_c
-    x_pixel, y_pixel, y_channel, weight = step.x_pixel, step.y_pixel, step.y_channel, step.weight
+    x_pixel, y_pixel, y_channel = step.x_pixel, step.y_pixel, step.y_channel
+    table = step.weight * y_per_word(isa)
     begin, end = unit_rows(step, images, unit)
     address = io[step.io]
     for row in range(begin, end):
@@ -167,15 +209,17 @@ def import_u8(
         for pixel in range(out_w):
             for channel in range(out_c):
                 level = _read(address, x0 + pixel * x_pixel + channel, np.uint8(0))
-                arena[y0 + pixel * y_pixel + channel * y_channel] = weights[weight + channel * 256 + np.int64(level)]
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                y = y0 + pixel * y_pixel + channel * y_channel
+                move_y(isa, arena, y, weights, table + channel * 256 + np.int64(level))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
 def export(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32)."""
+    """Caller's array y <- arena x; option 1: the caller's array is int64 (indices are exact in float32), 2: uint8,
+    3: int8, stored as uint8."""
     out_w, out_c = step.out_w, step.out_c
     x_pixel, x_channel, y_pixel, y_channel = step.x_pixel, step.x_channel, step.y_pixel, step.y_channel
     option = step.option
@@ -188,9 +232,13 @@ def export(
                 for channel in range(out_c):
                     x, y = x0 + channel * x_channel, y0 + channel * y_channel
                     for pixel in range(out_w):
-                        value = arena[x + pixel * x_pixel]
+                        value = get_x(isa, arena, x + pixel * x_pixel)
                         if option == 1:
                             _write(address, y + pixel * y_pixel, np.int64(value))
+                        elif option == 2:
+                            _write(address, y + pixel * y_pixel, np.uint8(value))
+                        elif option == 3:
+                            _write(address, y + pixel * y_pixel, np.int8(value - INT8_OFFSET))
                         else:
                             _write(address, y + pixel * y_pixel, value)
 

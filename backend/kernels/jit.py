@@ -126,11 +126,12 @@ def entry_point(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]
 def target_isa(isa: Isa, best: Isa) -> None:
     """Makes Numba compile for `isa` in this process; to be called before a jitted function is defined.
 
-    For the machine's best ISA Numba's own detection stays. Calling it again with the same ISA does nothing.
+    For the machine's best ISA Numba's own detection stays, with all extensions that the CPU has. Calling it again with
+    the same ISA does nothing.
 
     Raises: MachineError if this process already compiles for something else.
     """
-    if isa == best:
+    if isa.name == best.name:
         wanted_cpu, wanted_features = None, None
     else:
         wanted_cpu, wanted_features = isa.llvm_cpu, ""

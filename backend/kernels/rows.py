@@ -1,4 +1,4 @@
-"""Kernels that go over a picture row by row with vectors of channels: depthwise, pooling, affine map, clip.
+"""Kernels that go over a picture row by row with vectors of channels: pooling, affine map, clip.
 
 A unit is `step.rows` output rows, counted over all images. Channels are padded to whole vectors in the arena, so
 there is no tail: what the padding lanes hold is computed along and never read. Fields of a step that inner loops
@@ -13,21 +13,18 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import lanes_of
+from ..simd.memory import load_x, operand_pointer, read_elements, store_y
+from ..simd.tags import lanes_of
 from ..simd.vector import (
     I64,
     add,
     clip,
-    element_pointer,
     fma,
-    fma_vector,
     load,
-    load_vector,
     maximum,
     maximum_vector,
     mul,
     splat,
-    store,
 )
 from .halo import zero_halo
 from .jit import jit
@@ -46,118 +43,8 @@ def unit_rows(step: Any, images: int, unit: int) -> tuple[int, int]:
     return begin, min(begin + step.rows, images * step.out_h)
 
 
-@intrinsic
-def _taps_3x3(
-    _typing: Any, isa: Any, arena: Any, weights: Any, x: Any, dr: Any, ds: Any, w: Any, start: Any
-) -> Any:  # fmt: skip
-    """start + sum over r, s < 3 of arena[x + r * dr + s * ds :] * weights[w + (3 * r + s) * lanes :], in that order.
-
-    Unrolled here: left to LLVM, a loop of three is unrolled by four, and every window pays for the remainder.
-    """
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, arena_v, weights_v, x_v, dr_v, ds_v, w_v, total = args
-        lanes = signature.args[0].isa.lanes
-        source = element_pointer(context, builder, signature.args[1], arena_v, x_v)
-        taps = element_pointer(context, builder, signature.args[2], weights_v, w_v)
-        for r in range(3):
-            for s in range(3):
-                offset = builder.add(builder.mul(dr_v, I64(r)), builder.mul(ds_v, I64(s)))
-                value = load_vector(builder, builder.gep(source, [offset]), lanes)
-                tap = load_vector(builder, builder.gep(taps, [I64((3 * r + s) * lanes)]), lanes)
-                total = fma_vector(builder, signature.args[0].isa, value, tap, total)
-        return total
-
-    return start(isa, arena, weights, *([types.int64] * 4), start), emit
-
-
 @jit
-def depthwise_3x3(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
-) -> None:  # fmt: skip
-    """`depthwise` for 3x3 windows, four output pixels at a time, which share the loads of each weight vector."""
-    lanes = lanes_of(isa)
-    low, high = splat(isa, step.low), splat(isa, step.high)
-    out_w, out_c, weight, bias = step.out_w, step.out_c, step.weight, step.bias
-    dr, ds = step.dilation_h * step.x_row, step.dilation_w * step.x_pixel
-    dx, dy, db, has_b = step.stride_w * step.x_pixel, step.y_pixel, step.b_pixel, step.has_b != 0
-    begin, end = unit_rows(step, images, unit)
-    for row in range(begin, end):
-        image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
-        x_row -= step.pad_left * step.x_pixel
-        y_row = step.y + image * step.y_image + oh * step.y_row
-        b_row = step.b + image * step.b_image + oh * step.b_row
-        for ow in range(0, out_w - 3, 4):
-            for c in range(0, out_c, lanes):
-                start = load(isa, weights, bias + c)
-                x, y, w = x_row + ow * dx + c, y_row + ow * dy + c, weight + c * 9
-                a0 = _taps_3x3(isa, arena, weights, x, dr, ds, w, start)
-                a1 = _taps_3x3(isa, arena, weights, x + dx, dr, ds, w, start)
-                a2 = _taps_3x3(isa, arena, weights, x + 2 * dx, dr, ds, w, start)
-                a3 = _taps_3x3(isa, arena, weights, x + 3 * dx, dr, ds, w, start)
-                if has_b:
-                    b = b_row + ow * db + c
-                    a0 = add(a0, load(isa, arena, b))
-                    a1 = add(a1, load(isa, arena, b + db))
-                    a2 = add(a2, load(isa, arena, b + 2 * db))
-                    a3 = add(a3, load(isa, arena, b + 3 * db))
-                store(arena, y, clip(a0, low, high))
-                store(arena, y + dy, clip(a1, low, high))
-                store(arena, y + 2 * dy, clip(a2, low, high))
-                store(arena, y + 3 * dy, clip(a3, low, high))
-        for ow in range(out_w & ~3, out_w):
-            for c in range(0, out_c, lanes):
-                start = load(isa, weights, bias + c)
-                a0 = _taps_3x3(isa, arena, weights, x_row + ow * dx + c, dr, ds, weight + c * 9, start)
-                if has_b:
-                    a0 = add(a0, load(isa, arena, b_row + ow * db + c))
-                store(arena, y_row + ow * dy + c, clip(a0, low, high))
-    zero_halo(arena, step, begin * out_w, end * out_w)
-
-
-@jit
-def depthwise(
-    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
-) -> None:  # fmt: skip
-    """y[oh, ow, c] = clip(bias[c] + sum over r, s of x[oh, ow window, c] * w[r, s, c] + b[oh, ow, c], low, high),
-    b only if has_b.
-
-    Weights are packed [channel vector][r][s][lanes], the bias [channel vector][lanes]. Sums run in ascending
-    (r, s) from the bias. The halo of x holds the padding. Channels are the inner loop, so that every stream of
-    reads is sequential.
-    """
-    lanes = lanes_of(isa)
-    low, high = splat(isa, step.low), splat(isa, step.high)
-    kernel_h, kernel_w, out_w, out_c = step.kernel_h, step.kernel_w, step.out_w, step.out_c
-    weight, bias = step.weight, step.bias
-    dr, ds = step.dilation_h * step.x_row, step.dilation_w * step.x_pixel
-    dx, dy, db, has_b = step.stride_w * step.x_pixel, step.y_pixel, step.b_pixel, step.has_b != 0
-    begin, end = unit_rows(step, images, unit)
-    for row in range(begin, end):
-        image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + (oh * step.stride_h - step.pad_top) * step.x_row
-        x_row -= step.pad_left * step.x_pixel
-        y_row = step.y + image * step.y_image + oh * step.y_row
-        b_row = step.b + image * step.b_image + oh * step.b_row
-        for ow in range(out_w):
-            for c in range(0, out_c, lanes):
-                total = load(isa, weights, bias + c)
-                w = weight + c * kernel_h * kernel_w
-                for r in range(kernel_h):
-                    x = x_row + r * dr + ow * dx + c
-                    for _ in range(kernel_w):
-                        total = fma(isa, load(isa, arena, x), load(isa, weights, w), total)
-                        x += ds
-                        w += lanes
-                if has_b:
-                    total = add(total, load(isa, arena, b_row + ow * db + c))
-                store(arena, y_row + ow * dy + c, clip(total, low, high))
-    zero_halo(arena, step, begin * out_w, end * out_w)
-
-
-@jit
-def _window(start: int, size: int, dilation: int, limit: int) -> tuple[int, int]:
+def window(start: int, size: int, dilation: int, limit: int) -> tuple[int, int]:
     """The taps [first, last) of a window that fall inside [0, limit)."""
     first = 0 if start >= 0 else (-start + dilation - 1) // dilation
     last = min(size, (limit - start + dilation - 1) // dilation)
@@ -170,11 +57,12 @@ def _largest_3x3(_typing: Any, isa: Any, arena: Any, x: Any, dr: Any, ds: Any, s
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, arena_v, x_v, dr_v, ds_v, best = args
-        source = element_pointer(context, builder, signature.args[1], arena_v, x_v)
+        lanes, element = signature.args[0].isa.lanes, signature.args[0].operands.x
+        source = operand_pointer(context, builder, signature.args[1], arena_v, element, x_v)
         for r in range(3):
             for s in range(3):
                 offset = builder.add(builder.mul(dr_v, I64(r)), builder.mul(ds_v, I64(s)))
-                value = load_vector(builder, builder.gep(source, [offset]), signature.args[0].isa.lanes)
+                value = read_elements(builder, element, builder.gep(source, [offset]), lanes)
                 best = maximum_vector(builder, best, value)
         return best
 
@@ -199,25 +87,25 @@ def max_pool(
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         h0 = oh * step.stride_h - step.pad_top
-        r_first, r_last = _window(h0, step.kernel_h, step.dilation_h, step.in_h)
+        r_first, r_last = window(h0, step.kernel_h, step.dilation_h, step.in_h)
         x_row = step.x + image * step.x_image + h0 * step.x_row
         y_row = step.y + image * step.y_image + oh * step.y_row
         for ow in range(out_w):
             w0 = ow * stride_w - pad_left
-            s_first, s_last = _window(w0, kernel_w, dilation_w, in_w)
+            s_first, s_last = window(w0, kernel_w, dilation_w, in_w)
             if (r_last - r_first) * (s_last - s_first) == 9 and step.kernel_h == 3 and kernel_w == 3:
                 x, y = x_row + w0 * dx, y_row + ow * dy
                 for c in range(0, out_c, lanes):
-                    store(arena, y + c, _largest_3x3(isa, arena, x + c, dr, ds, lowest))
+                    store_y(isa, arena, y + c, _largest_3x3(isa, arena, x + c, dr, ds, lowest))
                 continue
             for c in range(0, out_c, lanes):
                 best = lowest
                 for r in range(r_first, r_last):
                     x = x_row + r * dr + w0 * dx + c
                     for s in range(s_first, s_last):
-                        best = maximum(best, load(isa, arena, x + s * ds))
-                store(arena, y_row + ow * dy + c, best)
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                        best = maximum(best, load_x(isa, arena, x + s * ds))
+                store_y(isa, arena, y_row + ow * dy + c, best)
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
@@ -237,44 +125,57 @@ def average_pool(
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
         h0 = oh * step.stride_h - step.pad_top
-        r_first, r_last = _window(h0, step.kernel_h, step.dilation_h, step.in_h)
+        r_first, r_last = window(h0, step.kernel_h, step.dilation_h, step.in_h)
         x_row = step.x + image * step.x_image + h0 * step.x_row
         y_row = step.y + image * step.y_image + oh * step.y_row
         for ow in range(out_w):
             w0 = ow * stride_w - pad_left
-            s_first, s_last = _window(w0, kernel_w, dilation_w, in_w)
+            s_first, s_last = window(w0, kernel_w, dilation_w, in_w)
             scale = splat(isa, 1.0 / (tables[step.y_rows + oh] * tables[step.x_rows + ow]))
             for c in range(0, out_c, lanes):
                 total = splat(isa, 0.0)
                 for r in range(r_first, r_last):
                     x = x_row + r * dr + w0 * dx + c
                     for s in range(s_first, s_last):
-                        total = add(total, load(isa, arena, x + s * dilation_w * dx))
-                store(arena, y_row + ow * dy + c, mul(total, scale))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                        total = add(total, load_x(isa, arena, x + s * dilation_w * dx))
+                store_y(isa, arena, y_row + ow * dy + c, mul(total, scale))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
 
 
 @jit
 def global_average(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
-    """y[0, 0, c] = mean of x[:, :, c]; out_h and out_w are 1. Pixel after pixel is added to y, as they lie."""
+    """y[0, 0, c] = mean of x[:, :, c]; out_h and out_w are 1. Sums run in the order of pixels, four
+    vectors at a time."""
     lanes = lanes_of(isa)
     in_w, out_c, dx = step.in_w, step.out_c, step.x_pixel
-    scale = splat(isa, 1.0 / (step.in_h * in_w))
+    zero, scale = splat(isa, 0.0), splat(isa, 1.0 / (step.in_h * in_w))
     begin, end = unit_rows(step, images, unit)
     for image in range(begin, end):
-        y = step.y + image * step.y_image
-        for c in range(0, out_c, lanes):
-            store(arena, y + c, splat(isa, 0.0))
-        for h in range(step.in_h):
-            for w in range(in_w):
-                x = step.x + image * step.x_image + h * step.x_row + w * dx
-                for c in range(0, out_c, lanes):
-                    store(arena, y + c, add(load(isa, arena, y + c), load(isa, arena, x + c)))
-        for c in range(0, out_c, lanes):
-            store(arena, y + c, mul(load(isa, arena, y + c), scale))
-    zero_halo(arena, step, begin, end)
+        x_image, y = step.x + image * step.x_image, step.y + image * step.y_image
+        whole = out_c - out_c % (4 * lanes)
+        for c in range(0, whole, 4 * lanes):
+            s0 = s1 = s2 = s3 = zero
+            for h in range(step.in_h):
+                x = x_image + h * step.x_row + c
+                for _ in range(in_w):
+                    s0 = add(s0, load_x(isa, arena, x))
+                    s1 = add(s1, load_x(isa, arena, x + lanes))
+                    s2 = add(s2, load_x(isa, arena, x + 2 * lanes))
+                    s3 = add(s3, load_x(isa, arena, x + 3 * lanes))
+                    x += dx
+            store_y(isa, arena, y + c, mul(s0, scale))
+            store_y(isa, arena, y + c + lanes, mul(s1, scale))
+            store_y(isa, arena, y + c + 2 * lanes, mul(s2, scale))
+            store_y(isa, arena, y + c + 3 * lanes, mul(s3, scale))
+        for c in range(whole, out_c, lanes):
+            total = zero
+            for h in range(step.in_h):
+                for w in range(in_w):
+                    total = add(total, load_x(isa, arena, x_image + h * step.x_row + w * dx + c))
+            store_y(isa, arena, y + c, mul(total, scale))
+    zero_halo(isa, arena, step, begin, end, worker)
 
 
 @jit
@@ -286,15 +187,16 @@ def affine(
     low, high = splat(isa, step.low), splat(isa, step.high)
     out_w, out_c, dx, dy = step.out_w, step.out_c, step.x_pixel, step.y_pixel
     weight, bias, scaled = step.weight, step.bias, step.option != 0
+    x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)
     for row in range(begin, end):
         image, oh = divmod(row, step.out_h)
-        x_row = step.x + image * step.x_image + oh * step.x_row
-        y_row = step.y + image * step.y_image + oh * step.y_row
+        x_row = x0 + image * step.x_image + oh * step.x_row
+        y_row = y0 + image * step.y_image + oh * step.y_row
         for ow in range(out_w):
             for c in range(0, out_c, lanes):
-                value = load(isa, arena, x_row + ow * dx + c)
+                value = load_x(isa, arena, x_row + ow * dx + c)
                 if scaled:
                     value = fma(isa, value, load(isa, weights, weight + c), load(isa, weights, bias + c))
-                store(arena, y_row + ow * dy + c, clip(value, low, high))
-    zero_halo(arena, step, begin * out_w, end * out_w)
+                store_y(isa, arena, y_row + ow * dy + c, clip(value, low, high))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

@@ -1,11 +1,13 @@
 """The record that tells a kernel everything: one per step of a plan, numbers only.
 
-Offsets, pitches and sizes are in elements of the array they refer to (arena, weights: float32; tables: int32).
+Offsets, pitches and sizes are in elements of the operand they belong to, whose type the kernel's key names. `weight`,
+`bias`, `zeros`, `panel` and scratch memory are in words of four bytes, tables in int32.
 A picture lies in the arena as N H W C, channels innermost and padded with lanes that hold zeros or leftovers
 that nobody reads, with `*_row` elements from a row to the next (more than a row's pixels if there is a halo of
 zeros around the picture) and `*_image` from an image to the next. An offset points at the first pixel inside.
 
-A step's work is cut into units that threads share out; which unit a thread gets never changes a result.
+A step's work is cut into units that threads share out; which unit a thread gets never changes a result. An operand in
+scratch memory is there once per worker, `x_worker` or `y_worker` elements apart; only the kernels of chains look there.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from ..simd.element import ALL_FLOAT32, BFLOAT16, Element, Operands
 from ..simd.isa import Tile
 
 KernelName: TypeAlias = Literal[
@@ -28,6 +31,12 @@ KernelName: TypeAlias = Literal[
     "conv_winograd",
     "depthwise",
     "depthwise_3x3",
+    "depthwise_u8",
+    "depthwise_3x3_u8",
+    "quantize",
+    "dequantize",
+    "quantized_add",
+    "quantized_average",
     "max_pool",
     "average_pool",
     "global_average",
@@ -43,13 +52,16 @@ KernelName: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class KernelKey:
-    """A kernel as a plan names it; conv_gemm and conv_winograd come in tiles."""
+    """A kernel as a plan names it: element types of its operands, and a tile if it is a convolution's, but for the
+    general depthwise one."""
 
     name: KernelName
     tile: Tile | None = None
+    operands: Operands = ALL_FLOAT32
 
     def __str__(self) -> str:
-        return self.name if self.tile is None else f"{self.name}_{self.tile}"
+        types = "" if self.operands == ALL_FLOAT32 else str(self.operands)
+        return "_".join([self.name, *([] if self.tile is None else [str(self.tile)]), *([types] if types else [])])
 
 
 PATCH_OUT: Final = 4
@@ -58,7 +70,19 @@ PATCH_OUT: Final = 4
 PATCH_POINTS: Final = 36
 """Points of a Winograd patch: (4 + 3 - 1) squared."""
 
-GEMM_UNITS, PATCH_UNITS, ROW_UNITS, IMAGE_UNITS = range(4)
+
+def interpolation_points(element: Element) -> tuple[float, float]:
+    """(a, b): Winograd's F(4x4, 3x3) is evaluated at 0, a, -a, b, -b and infinity for operands of that type.
+
+    Lavin and Gray's 1 and 2 need fewest multiplications. For bfloat16, where each transformed value is rounded to 8
+    bits, that would make results 10 times less exact than the plain sum; 5/8 and 3/2 halve that. They are the best of
+    the multiples of 1/8 on normally distributed data (how points decide about errors: Barabasz, Anderson, Soodhalter
+    and Gregg, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020).
+    """
+    return (0.625, 1.5) if element == BFLOAT16 else (1.0, 2.0)
+
+
+GEMM_UNITS, PATCH_UNITS, ROW_UNITS, IMAGE_UNITS, CHAIN_UNITS = range(5)
 
 
 def unit_kind(name: KernelName) -> int:
@@ -74,6 +98,12 @@ def unit_kind(name: KernelName) -> int:
         "import_u8",
         "depthwise",
         "depthwise_3x3",
+        "depthwise_u8",
+        "depthwise_3x3_u8",
+        "quantize",
+        "dequantize",
+        "quantized_add",
+        "quantized_average",
         "max_pool",
         "average_pool",
         "global_average",
@@ -81,6 +111,20 @@ def unit_kind(name: KernelName) -> int:
     ):
         return ROW_UNITS
     return IMAGE_UNITS
+
+
+INNER: Final = 1
+CLIP: Final = 2
+"""Stages of requantisation that not every step has: rounding before b is added, clipping. See requantize.py."""
+
+NUMBERS: Final = ("low", "high", "zero", "inner_low", "inner_high", "inner_scale", "b_zero", "b_scale")
+"""What requantize.py reads among the weights, in this order, at a step's `numbers`."""
+
+
+def unpacked_channels(channels: int) -> list[int]:
+    """The channels of a block, a multiple of 16, in the order in which depthwise_3x3_u8 has them in four vectors."""
+    parts = range(0, channels, 16)
+    return [part + 4 * vector + index for vector in range(4) for part in parts for index in range(4)]
 
 
 STEP: Final = np.dtype(
@@ -105,6 +149,9 @@ STEP: Final = np.dtype(
         ("y_pixel", np.int64),
         ("y_channel", np.int64),
         ("y_axis", np.int64),
+        # from one worker's x, or y, to the next one's, where they lie in scratch memory; else 0
+        ("x_worker", np.int64),
+        ("y_worker", np.int64),
         ("b", np.int64),
         ("b_image", np.int64),
         ("b_outer", np.int64),
@@ -143,9 +190,9 @@ STEP: Final = np.dtype(
         ("b_rows", np.int64),
         ("taps", np.int64),  # tables: offset of each tap from a window's start
         ("tap_count", np.int64),
-        ("depth", np.int64),  # contiguous elements per tap
+        ("depth", np.int64),  # contiguous elements of x per tap
         ("panels", np.int64),
-        ("panel", np.int64),  # elements of one packed panel
+        ("panel", np.int64),  # words of one packed panel
         ("mc", np.int64),  # output pixels (Winograd: patches) per unit
         ("nc_panels", np.int64),  # panels per unit
         ("kc_taps", np.int64),  # taps per pc block
@@ -155,12 +202,21 @@ STEP: Final = np.dtype(
         ("scratch", np.int64),
         ("scratch_size", np.int64),
         ("zeros", np.int64),
+        # a chain: instead of a kernel it runs other steps, its links, unit by unit; see plan/chains.py
+        ("parts", np.int64),  # units
+        ("link", np.int64),  # index of its first link among the steps
+        ("part_links", np.int64),  # tables: where the links of each part begin, and those of the last end, from `link`
         # everything else
         ("rows", np.int64),  # output rows per unit, of kernels that go row by row
         ("option", np.int64),  # meaning is the kernel's
         ("io", np.int64),  # which of the caller's arrays
         ("low", np.float32),
         ("high", np.float32),
+        # quantised results: see requantize.py
+        ("scale", np.int64),  # weights: float32 per channel
+        ("numbers", np.int64),  # weights: NUMBERS
+        ("stages", np.int64),  # INNER, CLIP
+        ("zero", np.float32),  # what the halo of y holds
     ],
     align=True,
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..simd.memory import get_b, get_x, get_y, set_y
 from .halo import zero_halo
 from .jit import jit
 
@@ -55,8 +56,8 @@ def copy(
                 x0, y0 = x_row_start(step, image, outer, row), y_row_start(step, image, outer, row)
                 for pixel in range(out_w):
                     for channel in range(out_c):
-                        value = arena[x0 + pixel * x_pixel + channel * x_channel]
-                        arena[y0 + pixel * y_pixel + channel * y_channel] = value
+                        value = get_x(isa, arena, x0 + pixel * x_pixel + channel * x_channel)
+                        set_y(isa, arena, y0 + pixel * y_pixel + channel * y_channel, value)
 
 
 @jit
@@ -64,10 +65,12 @@ def fill(
     isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
 ) -> None:  # fmt: skip
     """y <- low, for every image whole (`length` elements)."""
+    low = step.low
     begin, end = unit_images(step, images, unit)
     for image in range(begin, end):
         y = step.y + image * step.y_image
-        arena[y : y + step.length] = step.low
+        for i in range(step.length):
+            set_y(isa, arena, y + i, low)
 
 
 @jit
@@ -86,8 +89,8 @@ def binary(
                 b0 = step.b + image * step.b_image + outer * step.b_outer + row * step.b_row
                 for pixel in range(out_w):
                     for channel in range(out_c):
-                        x = arena[x0 + pixel * x_pixel + channel * x_channel]
-                        b = arena[b0 + pixel * b_pixel + channel * b_channel]
+                        x = get_x(isa, arena, x0 + pixel * x_pixel + channel * x_channel)
+                        b = get_b(isa, arena, b0 + pixel * b_pixel + channel * b_channel)
                         if option == 0:
                             value = x + b
                         elif option == 1:
@@ -100,9 +103,9 @@ def binary(
                             value = low
                         if value > high:
                             value = high
-                        arena[y0 + pixel * y_pixel + channel * y_channel] = value
+                        set_y(isa, arena, y0 + pixel * y_pixel + channel * y_channel, value)
     pixels = step.out_h * step.out_w
-    zero_halo(arena, step, begin * pixels, end * pixels)
+    zero_halo(isa, arena, step, begin * pixels, end * pixels, worker)
 
 
 @jit
@@ -120,8 +123,9 @@ def mean(
                 x0, y0 = x_row_start(step, image, outer, row), y_row_start(step, image, outer, row)
                 for pixel in range(out_w):
                     for channel in range(out_c):
-                        value = arena[x0 + pixel * x_pixel + channel * x_channel] * low
-                        arena[y0 + pixel * y_pixel + channel * y_channel] += value
+                        value = get_x(isa, arena, x0 + pixel * x_pixel + channel * x_channel) * low
+                        y = y0 + pixel * y_pixel + channel * y_channel
+                        set_y(isa, arena, y, get_y(isa, arena, y) + value)
 
 
 @jit
@@ -141,17 +145,17 @@ def softmax(
                     for channel in range(out_c):
                         x = x0 + pixel * x_pixel + channel * x_channel
                         y = y0 + pixel * y_pixel + channel * y_channel
-                        top = arena[x]
+                        top = get_x(isa, arena, x)
                         for i in range(1, length):
-                            top = max(top, arena[x + i * x_axis])
+                            top = max(top, get_x(isa, arena, x + i * x_axis))
                         total = 0.0
                         for i in range(length):
-                            value = math.exp(arena[x + i * x_axis] - top)
-                            arena[y + i * y_axis] = value
+                            value = math.exp(get_x(isa, arena, x + i * x_axis) - top)
+                            set_y(isa, arena, y + i * y_axis, value)
                             total += value
                         scale = np.float32(1.0 / total)
                         for i in range(length):
-                            arena[y + i * y_axis] *= scale
+                            set_y(isa, arena, y + i * y_axis, get_y(isa, arena, y + i * y_axis) * scale)
 
 
 @jit
@@ -176,10 +180,11 @@ def argmax(
                         y = y0 + pixel * y_pixel + channel * y_channel
                         best = 0
                         for i in range(1, length):
-                            value, top = arena[x + i * x_axis], arena[x + best * x_axis]
+                            value = get_x(isa, arena, x + i * x_axis)
+                            top = get_x(isa, arena, x + best * x_axis)
                             value_nan, top_nan = value != value, top != top
                             larger = value > top or (value_nan and not top_nan)
                             equal = value == top or (value_nan and top_nan)
                             if larger or (option == 1 and equal):
                                 best = i
-                        arena[y] = best
+                        set_y(isa, arena, y, best)

@@ -5,7 +5,8 @@ only the kernels that its plan uses, each by itself, and a new kernel is one mor
 
     kernel(tag, arena, weights, tables, io, step, images, unit, worker)
 
-tag: the ISA, or for convolutions by GEMM the tile. arena, weights: float32, 64-byte aligned. tables: int32. io:
+tag: ISA, tile and element types of the operands. arena, weights: float32 to Numba, 64-byte aligned; what lies there
+may have other element types, and is read and written through the tag. tables: int32. io:
 int64, the addresses of the caller's arrays. step: one record of `step.STEP`. images: how many. unit: which part of
 the work. worker: which member of the team runs it, for scratch memory of its own.
 """
@@ -21,9 +22,12 @@ import numpy.typing as npt
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..simd.isa import Isa, IsaType, TileType
-from . import io, rows, strided
+from ..simd.isa import Isa
+from ..simd.tags import TagType
+from . import io, quantized, rows, strided
 from .conv_gemm import conv_gemm
+from .depthwise import depthwise, depthwise_3x3
+from .depthwise_u8 import depthwise_3x3_u8, depthwise_u8
 from .jit import entry_point
 from .step import STEP, KernelKey, KernelName
 from .winograd import conv_winograd
@@ -37,8 +41,14 @@ KERNELS: Final[Mapping[KernelName, Any]] = {
     "export_runs": io.export_runs,
     "conv_gemm": conv_gemm,
     "conv_winograd": conv_winograd,
-    "depthwise": rows.depthwise,
-    "depthwise_3x3": rows.depthwise_3x3,
+    "depthwise": depthwise,
+    "depthwise_3x3": depthwise_3x3,
+    "depthwise_u8": depthwise_u8,
+    "depthwise_3x3_u8": depthwise_3x3_u8,
+    "quantize": quantized.quantize,
+    "dequantize": quantized.dequantize,
+    "quantized_add": quantized.quantized_add,
+    "quantized_average": quantized.quantized_average,
     "max_pool": rows.max_pool,
     "average_pool": rows.average_pool,
     "global_average": rows.global_average,
@@ -72,7 +82,7 @@ _ARGUMENTS: Final = (
 
 def executor_arguments(isa: Isa) -> tuple[Any, ...]:
     """Numba types of what the executor's functions have in common: isa, addresses, memory, steps, three integers."""
-    return (IsaType(isa), _array(types.int64), *_MEMORY, _array(_RECORD), types.int64, types.int64, types.int64)
+    return (TagType(isa), _array(types.int64), *_MEMORY, _array(_RECORD), types.int64, types.int64, types.int64)
 
 
 def kernel_addresses(isa: Isa, keys: tuple[KernelKey, ...]) -> npt.NDArray[np.int64]:
@@ -81,8 +91,8 @@ def kernel_addresses(isa: Isa, keys: tuple[KernelKey, ...]) -> npt.NDArray[np.in
 
 
 def _address(isa: Isa, key: KernelKey) -> int:
-    tag = IsaType(isa) if key.tile is None else TileType(isa, key.tile)
-    dispatcher, signature = KERNELS[key.name], (tag, *_ARGUMENTS)
+    signature = (TagType(isa, key.tile, key.operands), *_ARGUMENTS)
+    dispatcher = KERNELS[key.name]
     dispatcher.compile(signature)
     compiled = dispatcher.overloads[signature]
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

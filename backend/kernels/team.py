@@ -5,7 +5,6 @@ A team belongs to the Python thread that opens the parallel region: pin from the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ..affinity import pin_threads
 from ..errors import MachineError
 from ..simd.atomics import atomic_add, atomic_load, yield_cpu
 from .jit import jit_parallel
@@ -99,19 +99,7 @@ def pin_team(threads: int, cpus: Sequence[int]) -> list[set[int]]:
 
     Raises: MachineError if there are too few CPUs, one that the process may not use, or a mask did not take effect.
     """
-    if len(set(cpus[:threads])) < threads:
-        raise MachineError(f"{threads} threads cannot be pinned to the CPUs {list(cpus)}: one each is needed")
-    tids = [0] if threads == 1 else open_team(threads)
-    for tid, cpu in zip(tids, cpus, strict=False):
-        try:
-            os.sched_setaffinity(tid, {cpu})
-        except (OSError, ValueError) as error:
-            raise MachineError(f"thread {tid} cannot be pinned to CPU {cpu}: {error}") from error
-    masks = [set(os.sched_getaffinity(tid)) for tid in tids]
-    for tid, cpu, mask in zip(tids, cpus, masks, strict=False):
-        if mask != {cpu}:
-            raise MachineError(f"thread {tid} was pinned to CPU {cpu}, but the system reports {sorted(mask)}")
-    return masks
+    return pin_threads([0] if threads == 1 else open_team(threads), cpus)
 
 
 def _layer_in_use() -> str:

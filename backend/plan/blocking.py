@@ -1,5 +1,8 @@
 """Machine x problem -> register tile and cache blocks of a convolution. Pure, and nothing here changes a result:
 each output element is one chain of multiply-adds whatever the tiles and blocks are.
+
+Depth is in words of four bytes, the step of the micro-kernel, where nothing else is said: one float32, or two bfloat16.
+So a smaller element divides bytes and cycles alike.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from functools import cache
 from typing import Final
 
 from ..machine import Machine
+from ..simd.element import FLOAT32, Element
 from ..simd.isa import Isa, Tile
 
 FMA_PER_CYCLE: Final = 2
@@ -16,27 +20,43 @@ _LOADS_PER_CYCLE: Final = 2
 _FMA_LATENCY_CYCLES: Final = 4
 _VECTOR_BYTES: Final = 64
 _L2_BYTES_PER_CYCLE: Final = 24
-_TILE_OVERHEAD_CYCLES: Final = 30
-"""Entering and leaving a tile: row pointers, bias, epilogue, stores."""
+"""What L2 gives of a panel while tiles use it: fitted to 6x4 against 5x4 tiles of layers whose panels exceed L1."""
+
+_TILE_OVERHEAD_CYCLES: Final = 70
+"""Entering and leaving a tile (row pointers, bias, epilogue, stores): 62 to 93 measured, tiles 6x4, 8x3, 12x2 and 12x1
+over depths of 27 to 256, all operands in L1 or L2 (Cascade Lake)."""
 
 _STEP_OVERHEAD_CYCLES: Final = 10000
-"""Another step for the same layer: another meeting of the threads."""
+"""Another step for the same layer, so another meeting of the threads: a generous guess, 4 us. With 3000, ResNet50 and
+MobileNetV2 are as fast with one thread, by one more step."""
 
-_FLOATS_PER_CYCLE: Final = 4
-"""Rate at which another step reads the input once more, from L2 or beyond."""
+_WORDS_PER_CYCLE: Final = 4
+"""Rate at which another step reads the input once more, from L2 or L3: 16 bytes of the 11 to 25 measured."""
+
+L3_BYTES_PER_CYCLE: Final = 4
+"""What a core gets of activations that lie in L3 and are not prefetched, while all cores work; roughly a server's."""
 
 STREAMED_BYTES_PER_CYCLE: Final = 6
 """What prefetched weights cost: a layer exceeds its multiply-adds by a cycle for so many bytes that are not in L2.
 Fitted to measured ResNet50 layers with 16 to 128 Winograd patches per unit (Cascade Lake at 2.5 GHz)."""
 
-_UNIT_MACS: Final = 1 << 20
-"""Multiply-adds that one unit of work should hold: some tens of microseconds, so that sharing out is cheap and an
-interrupted thread does not keep the others waiting for long."""
+_DEPTHWISE_OVERHEAD_PIXELS: Final = 2
+"""What a tile costs beyond its pixels, in pixels: addresses, and columns that no neighbour shares."""
+
+_DEPTHWISE_ROWS: Final = 7
+"""Output rows per unit: of two rows more, the input is read once."""
+
+_UNIT_STEPS: Final = 1 << 20
+"""Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap
+and an interrupted thread does not keep the others waiting for long."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """MC output pixels and NC panels per unit, KC as whole taps or as part of one tap's depth; see conv_gemm."""
+    """MC output pixels and NC panels per unit, KC as whole taps or as part of one tap's depth; see conv_gemm.
+
+    kc_depth: in elements.
+    """
 
     mc: int
     nc_panels: int
@@ -56,9 +76,10 @@ def tile_cycles(tile: Tile, depth: int) -> float:
     return depth * per_step + _TILE_OVERHEAD_CYCLES
 
 
-def direct_cycles(machine: Machine, macs: int, weight_bytes: int) -> float:
-    """Estimated cycles of a direct convolution on one core."""
-    return macs / machine.isa.lanes / FMA_PER_CYCLE + weight_bytes / STREAMED_BYTES_PER_CYCLE
+def direct_cycles(machine: Machine, macs: int, weight_count: int, element: Element) -> float:
+    """Estimated cycles of a direct convolution on one core, of values and weights of that type."""
+    weight_bytes = weight_count * element.bytes
+    return macs / element.per_word / machine.isa.lanes / FMA_PER_CYCLE + weight_bytes / STREAMED_BYTES_PER_CYCLE
 
 
 @cache
@@ -77,30 +98,62 @@ def choose_tiles(isa: Isa, pixels: int, vectors: int, depth: int) -> tuple[tuple
             if panels and left in best:
                 cost, cover = best[left]
                 cycles = panels * -(-pixels // tile.mr) * tile_cycles(tile, depth)
-                cycles += _STEP_OVERHEAD_CYCLES + pixels * depth / _FLOATS_PER_CYCLE
+                cycles += _STEP_OVERHEAD_CYCLES + pixels * depth / _WORDS_PER_CYCLE
                 options.append((cost + cycles, ((index, panels), *cover)))
         if options:
             best[rest] = min(options)
     return best[vectors][1]
 
 
-def choose_blocks(machine: Machine, tile: Tile, pixels: int, panels: int, taps: int, depth: int) -> Blocks:
+def choose_blocks(
+    machine: Machine, tile: Tile, pixels: int, panels: int, taps: int, depth: int, element: Element = FLOAT32
+) -> Blocks:
     """Cache blocks after BLIS (Van Zee and van de Geijn 2015), for an operand A that is read in place.
 
     Weights that fit half of L2 stay there while pixels stream past once: pixels outside, a unit is enough pixels
-    for `_UNIT_MACS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
-    such that a block of the panel and its successor, which is being prefetched, fill half of L2.
+    for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
+    such that a block of the panel and its successor, which is being prefetched, fill half of L2. So do smaller ones if
+    the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
+    to 1.25 times as fast on Cascade Lake). depth: in elements.
     """
+    words = -(-depth // element.per_word)
     width_bytes = tile.nr * machine.isa.lanes * 4
-    panel_bytes = taps * depth * width_bytes
-    macs_per_tile = tile.mr * (width_bytes // 4) * taps * depth
-    if panels * panel_bytes <= machine.l2_bytes // 2:
-        tiles = max(1, min(_UNIT_MACS // (macs_per_tile * panels), -(-pixels // tile.mr)))
+    panel_bytes = taps * words * width_bytes
+    steps_per_tile = tile.mr * (width_bytes // 4) * taps * words
+    pixels_stay = 4 * pixels * words + pixels * panels * width_bytes <= machine.l2_bytes * 2 // 3
+    if panels * panel_bytes <= machine.l2_bytes // 2 and (panels == 1 or not pixels_stay):
+        tiles = max(1, min(_UNIT_STEPS // (steps_per_tile * panels), -(-pixels // tile.mr)))
         return Blocks(tiles * tile.mr, panels, taps, depth, panels_outside=False)
     kc = max(1, machine.l2_bytes // 4 // width_bytes)
-    kc_taps = _balanced(taps, max(1, kc // depth))
-    kc_depth = depth if depth <= kc else _balanced(depth, kc)
+    kc_taps = _balanced(taps, max(1, kc // words))
+    kc_depth = depth if words <= kc else _balanced(words, kc) * element.per_word
     return Blocks(-(-pixels // tile.mr) * tile.mr, 1, kc_taps, kc_depth, panels_outside=True)
+
+
+@dataclass(frozen=True)
+class DepthwiseBlocks:
+    """MR pixels of a row by one vector of channels; nc_panels vectors go down `rows` output rows, a unit, together."""
+
+    tile: Tile
+    nc_panels: int
+    rows: int
+
+
+def choose_depthwise(
+    machine: Machine, in_w: int, picture_bytes: int, out: tuple[int, int], vectors: int, element: Element
+) -> DepthwiseBlocks:
+    """Tile and blocks of a 3x3 depthwise convolution. picture_bytes: of its input; out: OH, OW.
+
+    Three rows of the input, of as many channels as go together, fill most of L1; a picture that comes from beyond L2
+    is read as it lies, all channels of a pixel together.
+    """
+    lanes = machine.isa.lanes
+    most = min(out[1], machine.isa.depthwise_mr)
+    mr = min(range(1, most + 1), key=lambda mr: -(-out[1] // mr) * (mr + _DEPTHWISE_OVERHEAD_PIXELS))
+    nc = max(2, machine.l1d_bytes * 3 // 4 // (3 * in_w * lanes * element.bytes))
+    if picture_bytes > machine.l2_bytes:
+        nc = vectors
+    return DepthwiseBlocks(Tile(mr, 1), min(nc, vectors), min(out[0], _DEPTHWISE_ROWS))
 
 
 def _balanced(total: int, limit: int) -> int:

@@ -11,8 +11,10 @@ from typing import Final
 from ..errors import PlanError
 from ..simd.isa import Isa, Tile
 from . import winograd
+from .chains import computes_nothing, cut_bands
 from .choices import Choices, GemmChoice, PanelRun, node_key
-from .choose import GemmProblem, can_winograd, gemm_problem, ops_to_choose
+from .choose import GemmProblem, can_link, can_winograd, gemm_problem, ops_to_choose
+from .lower.chain import chain_windows, convolutions
 from .planning import Planning
 from .segments import Segment
 
@@ -42,6 +44,8 @@ def check_choices(planning: Planning, choices: Choices, max_batch: int) -> None:
         _check_tile(isa, divides, key, "tile", choice.tile, f"with NR a divisor of {problem.vectors} vectors, ")
         y = planning.layout(op.output)
         _check_range(key, "mc", choice.mc, problem.images * winograd.patches_of(y.h, y.w))
+        _check_range(key, "nc_panels", choice.nc_panels, problem.vectors // choice.tile.nr)
+    _check_chains(planning, choices)
 
 
 def _check_segments(planning: Planning, segments: tuple[Segment, ...], max_batch: int) -> None:
@@ -60,6 +64,36 @@ def _check_segments(planning: Planning, segments: tuple[Segment, ...], max_batch
     for number, segment in enumerate(segments):
         if not 1 <= segment.chunk <= max_batch:
             raise PlanError(f"plan: segments[{number}], chunk={segment.chunk}: 1 to max_batch={max_batch} is allowed")
+
+
+def _check_chains(planning: Planning, choices: Choices) -> None:
+    names, done = [node_key(op, planning.keys) for op in planning.graph.ops], 0
+    for number, chain in enumerate(choices.chains):
+        at = f"plan: chains[{number}], "
+        if not done <= chain.first < chain.last - 1:
+            raise PlanError(
+                f"{at}first_node={names[chain.first]!r}, last_node={names[chain.last - 1]!r}: "
+                "two nodes or more are needed, in the model's order and behind those of the chain before"
+            )
+        done = chain.last
+        segment = next(segment for segment in choices.segments if chain.first < segment.last)
+        for index in range(chain.first + 1, chain.last):
+            if index >= segment.last or not can_link(planning, choices.nodes, segment, index):
+                raise PlanError(
+                    f"{at}nodes {names[index - 1]!r} and {names[index]!r}: in a chain only convolutions of a segment "
+                    "with chunk 1, depthwise or by conv_gemm in one group, follow each other, and nothing else reads "
+                    "what lies between"
+                )
+        ops = convolutions(planning.graph.ops[chain.first : chain.last])
+        heights = [planning.layout(op.output).h for op in ops]
+        for field, value, most in (("parts", chain.parts, heights[-1]), ("rows", chain.rows, heights[-1])):
+            if not 1 <= value <= most:
+                raise PlanError(f"{at}{field}={value}: 1 to {most} is allowed")
+        if computes_nothing(cut_bands(heights, chain_windows(planning, ops), chain.parts, chain.rows)):
+            raise PlanError(
+                f"{at}parts={chain.parts}, rows={chain.rows}: a band would leave one of the nodes without a row to "
+                "compute; more rows are needed"
+            )
 
 
 def _check_gemm(isa: Isa, key: str, choice: GemmChoice, problem: GemmProblem) -> None:
@@ -84,6 +118,10 @@ def _check_run(isa: Isa, key: str, at: str, run: PanelRun, problem: GemmProblem)
     _check_range(key, at + "kc_taps", blocks.kc_taps, problem.taps)
     _check_range(key, at + "kc_depth", blocks.kc_depth, problem.depth)
     whole = blocks.kc_depth == problem.depth
+    per_word = problem.element.per_word
+    if not whole and per_word > 1:
+        allowed = f"{problem.depth} or a multiple of {per_word}, the {problem.element} elements of a dot product"
+        _require(blocks.kc_depth % per_word == 0, key, at + "kc_depth", blocks.kc_depth, allowed)
     allowed = f"{problem.depth}, or less if kc_taps is 1"
     _require(whole or blocks.kc_taps == 1, key, at + "kc_depth", blocks.kc_depth, allowed)
     if not blocks.panels_outside:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from ..graph.ir import Graph, Op
 from ..simd.isa import Tile
 from .blocking import Blocks
+from .chains import Chain
 from .segments import Segment
 
 
@@ -39,10 +40,11 @@ class GemmChoice:
 
 @dataclass(frozen=True)
 class WinogradChoice:
-    """A 3x3 convolution by conv_winograd. mc: patches per unit."""
+    """A 3x3 convolution by conv_winograd. mc patches by nc_panels panels of output channels per unit."""
 
     tile: Tile
     mc: int
+    nc_panels: int
 
 
 ConvChoice: TypeAlias = GemmChoice | WinogradChoice
@@ -50,9 +52,11 @@ ConvChoice: TypeAlias = GemmChoice | WinogradChoice
 
 @dataclass(frozen=True)
 class Choices:
-    """All that is decided about one graph. nodes: by `node_keys`, of ops for which there is something to choose."""
+    """All that is decided about one graph. nodes: by `node_keys`, of ops for which there is something to choose.
+    chains: in order, each within one segment."""
 
     segments: tuple[Segment, ...]
+    chains: tuple[Chain, ...]
     nodes: Mapping[str, ConvChoice]
 
 

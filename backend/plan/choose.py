@@ -6,27 +6,33 @@ holds is decided here once, or by whatever else writes plan files; nothing behin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from ..graph.ir import Conv, Dense, Op
+from ..simd.element import Element
 from . import winograd
 from .blocking import choose_blocks, choose_tiles
+from .chains import Chain, choose_bands, hands_over
 from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_key
+from .lower.chain import chain_windows, convolutions
 from .lower.conv import is_depthwise, row_is_one_tap
+from .pack import whole_words, words_of
 from .planning import Planning
 from .segments import Segment, choose_segments
 
 _GROUP_PIXELS: Final = 512
-"""Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared."""
+"""Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared: of 512
+pixels it is at most 2 %. More only lengthens the tables of rows."""
 
 
 @dataclass(frozen=True)
 class GemmProblem:
     """What conv_gemm is to compute, per group of a convolution: K = taps x depth, N = vectors x lanes.
 
-    images: most that a step works on at once. pixels: of one output picture.
+    images: most that a step works on at once. pixels: of one output picture. depth: in elements of type
+    `element`.
     """
 
     images: int
@@ -34,6 +40,7 @@ class GemmProblem:
     vectors: int
     taps: int
     depth: int
+    element: Element
 
 
 def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | None = None) -> Choices:
@@ -45,7 +52,62 @@ def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | N
         nodes[node_key(op, planning.keys)] = _choose_winograd(planning, op, chunk) or choose_gemm(
             planning, gemm_problem(planning, op, chunk)
         )
-    return Choices(segments, nodes)
+    return Choices(segments, _choose_chains(planning, segments, nodes), nodes)
+
+
+def _choose_chains(
+    planning: Planning, segments: tuple[Segment, ...], nodes: Mapping[str, ConvChoice]
+) -> tuple[Chain, ...]:
+    """From the first op on, the longest runs that can be chained, with values between them that crowd L2."""
+    chains = []
+    for segment in segments:
+        first = segment.first
+        while first < segment.last:
+            end = first + 1
+            while end < segment.last and can_link(planning, nodes, segment, end) and _crowds(planning, end):
+                end += 1
+            options = (_chain(planning, first, last) for last in range(end, first + 1, -1))
+            chain = next((option for option in options if option is not None), None)
+            chains += [] if chain is None else [chain]
+            first = first + 1 if chain is None else chain.last
+    return tuple(chains)
+
+
+def _chain(planning: Planning, first: int, last: int) -> Chain | None:
+    ops = convolutions(planning.graph.ops[first:last])
+    layouts = [planning.layout(op.output) for op in ops]
+    bands = choose_bands(
+        [layout.h for layout in layouts],
+        [layout.element.bytes * layout.row for layout in layouts],
+        chain_windows(planning, ops),
+        sum(planning.array(op.weight).size * planning.layout(op.x).element.bytes for op in ops),
+        planning.machine.l2_bytes,
+    )
+    return None if bands is None else Chain(first, last, *bands)
+
+
+def can_link(planning: Planning, nodes: Mapping[str, ConvChoice], segment: Segment, index: int) -> bool:
+    """Whether a chain of ops of a segment may go from the op before ops[index] on to that one."""
+    before, after = planning.graph.ops[index - 1 : index + 1]
+    return (
+        segment.chunk == 1
+        and hands_over(planning.graph, before, after)
+        and all(_goes_by_rows(planning, nodes, op) for op in (before, after))
+    )
+
+
+def _goes_by_rows(planning: Planning, nodes: Mapping[str, ConvChoice], op: Op) -> bool:
+    """Whether the op's kernels can be given some rows of one image: depthwise, or implicit GEMM in one group."""
+    if not isinstance(op, Conv) or planning.layout(op.output).images != 1:
+        return False
+    choice = nodes.get(node_key(op, planning.keys))
+    return is_depthwise(planning, op) or (isinstance(choice, GemmChoice) and op.group == 1)
+
+
+def _crowds(planning: Planning, index: int) -> bool:
+    """Whether what ops[index] reads is more than a third of L2: written, read and followed by the result, it would not
+    stay there."""
+    return 3 * planning.value_bytes(planning.graph.ops[index - 1].output) > planning.machine.l2_bytes
 
 
 def ops_to_choose(planning: Planning, segments: tuple[Segment, ...]) -> Iterator[tuple[Conv | Dense, int]]:
@@ -66,7 +128,8 @@ def gemm_problem(planning: Planning, op: Conv | Dense, chunk: int) -> GemmProble
         channels, taps, depth = shape[0], shape[2], shape[1] * shape[3]
     else:
         channels, taps, depth = shape[0] // op.group, shape[2] * shape[3], shape[1]
-    return GemmProblem(y.images * chunk, y.h * y.w, -(-channels // planning.machine.isa.lanes), taps, depth)
+    vectors, element = -(-channels // planning.machine.isa.lanes), planning.layout(op.x).element
+    return GemmProblem(y.images * chunk, y.h * y.w, vectors, taps, whole_words(depth, element), element)
 
 
 def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
@@ -78,9 +141,11 @@ def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
     )
     pixels = group_images * problem.pixels
     runs = []
-    for index, panels in choose_tiles(machine.isa, pixels, problem.vectors, problem.taps * problem.depth):
+    words = problem.taps * words_of(problem.depth, problem.element)
+    for index, panels in choose_tiles(machine.isa, pixels, problem.vectors, words):
         tile = machine.isa.tiles[index]
-        runs.append(PanelRun(tile, panels, choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth)))
+        blocks = choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth, problem.element)
+        runs.append(PanelRun(tile, panels, blocks))
     return GemmChoice(group_images, tuple(runs))
 
 
@@ -98,4 +163,4 @@ def _choose_winograd(planning: Planning, op: Conv | Dense, chunk: int) -> Winogr
         return None
     x, y = planning.layout(op.x), planning.layout(op.output)
     form = winograd.chosen_form(planning.machine, op, planning.value(op.weight).shape, x, y, chunk)
-    return None if form is None else WinogradChoice(form.tile, form.mc)
+    return None if form is None else WinogradChoice(form.tile, form.mc, form.nc_panels)

@@ -19,7 +19,7 @@ from numba.core import types
 from ..kernels.conv_gemm import conv_gemm_units
 from ..kernels.jit import entry_point, jit, jit_parallel
 from ..kernels.rows import row_units
-from ..kernels.step import GEMM_UNITS, PATCH_UNITS, ROW_UNITS
+from ..kernels.step import CHAIN_UNITS, GEMM_UNITS, PATCH_UNITS, ROW_UNITS
 from ..kernels.strided import image_units
 from ..kernels.table import call_kernel, executor_arguments
 from ..kernels.winograd import winograd_units
@@ -55,7 +55,25 @@ def _units(step: Any, images: int) -> int:
         return winograd_units(step, images)
     if step.unit_kind == ROW_UNITS:
         return row_units(step, images)
+    if step.unit_kind == CHAIN_UNITS:
+        return step.parts * images
     return image_units(step, images)
+
+
+@jit
+def _run_unit(
+    isa: Any, kernels: Any, arena: Any, weights: Any, tables: Any, io: Any, steps: Any, step: Any, images: int,
+    unit: int, worker: int,
+) -> None:  # fmt: skip
+    """One unit of a step: a kernel's, or the links of one part of a chain, one after the other."""
+    if step.unit_kind != CHAIN_UNITS:
+        call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit, worker)
+        return
+    begin, end = tables[step.part_links + unit], tables[step.part_links + unit + 1]
+    for index in range(step.link + begin, step.link + end):
+        link = steps[index]
+        for inner in range(_units(link, 1)):
+            call_kernel(kernels[link.kernel], isa, arena, weights, tables, io, link, 1, inner, worker)
 
 
 @jit
@@ -76,7 +94,7 @@ def run_serial(
         step = steps[index]
         images = min(step.chunk, max(0, batch - step.first)) * step.images
         for unit in range(_units(step, images)):
-            call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit, 0)
+            _run_unit(isa, kernels, arena, weights, tables, io, steps, step, images, unit, 0)
 
 
 @jit
@@ -97,7 +115,7 @@ def _participate(
                 unit = begin + atomic_add(counters, base + owner * COUNTER_PITCH, 1)
                 if unit >= end:
                     break
-                call_kernel(kernels[step.kernel], isa, arena, weights, tables, io, step, images, unit, me)
+                _run_unit(isa, kernels, arena, weights, tables, io, steps, step, images, unit, me)
                 atomic_add(counters, done, 1)
         polls = 0
         while atomic_load(counters, done) < units:

@@ -11,17 +11,21 @@ from typing import Final
 
 from ..errors import ModelError
 from ..graph.ir import BATCH, Pads, Value
+from ..simd.element import FLOAT32, Element
 
-_CROWDED: Final = 512
-_SPREAD: Final = 16
-"""Pixels of a multiple of so many channels, 2 KiB, get so many more elements between them."""
+_CROWDED_BYTES: Final = 2048
+_SPREAD_BYTES: Final = 64
+"""Pixels of a multiple of so many bytes get so many more between them."""
 
 NO_HALO: Pads = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and pitches of one value, in elements. images: per unit of batch. channels_stored >= c."""
+    """Sizes and pitches of one value, in elements. images: per unit of batch. channels_stored >= c.
+
+    zero: what stands for the number 0 in memory: a quantised value's zero point as stored. The halo holds it.
+    """
 
     images: int
     h: int
@@ -30,12 +34,14 @@ class Layout:
     channels_stored: int
     halo: Pads
     rank: int
+    element: Element = FLOAT32
+    zero: int = 0
 
     @property
     def pixel(self) -> int:
         """From one pixel to the next: never a multiple of 2 KiB, whose cache lines fall into the same few sets."""
-        crowded = self.h * self.w > 1 and self.channels_stored % _CROWDED == 0
-        return self.channels_stored + (_SPREAD if crowded else 0)
+        crowded = self.h * self.w > 1 and self.channels_stored * self.element.bytes % _CROWDED_BYTES == 0
+        return self.channels_stored + (_SPREAD_BYTES // self.element.bytes if crowded else 0)
 
     @property
     def row(self) -> int:
@@ -51,6 +57,11 @@ class Layout:
         return self.halo[0] * self.row + self.halo[1] * self.pixel
 
     @property
+    def image_bytes(self) -> int:
+        """Memory of an image, halo and padding included."""
+        return self.image * self.element.bytes
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Elements from one index to the next along each logical axis, axis 0 first."""
         return {
@@ -61,7 +72,15 @@ class Layout:
         }[self.rank]
 
 
-def layout_of(value: Value, halo: Pads, lanes: int, pad_channels: bool, reach: int = 0) -> Layout:
+def layout_of(
+    value: Value,
+    halo: Pads,
+    lanes: int,
+    pad_channels: bool,
+    reach: int = 0,
+    element: Element = FLOAT32,
+    zero: int = 0,
+) -> Layout:
     """The layout of a value; channels are padded to whole vectors of `lanes` if asked, and up to `reach` at least.
 
     Raises: ModelError for more than four axes or none.
@@ -75,4 +94,4 @@ def layout_of(value: Value, halo: Pads, lanes: int, pad_channels: bool, reach: i
     else:
         h, w, c = (1, 1, 1, *shape[1:])[-3:]
     stored = -(-max(c, reach) // lanes) * lanes if pad_channels else c
-    return Layout(images, h, w, c, stored, halo, len(shape))
+    return Layout(images, h, w, c, stored, halo, len(shape), element, zero)

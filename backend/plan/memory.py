@@ -11,7 +11,7 @@ from ..graph.ir import BATCH, Graph, reads
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A value is written at step `first` and last read at step `last`; size in elements."""
+    """A value is written at step `first` and last read at step `last`; size in words."""
 
     name: str
     size: int
@@ -20,7 +20,7 @@ class Lifetime:
 
 
 def assign_offsets(lifetimes: list[Lifetime], align: int) -> tuple[dict[str, int], int]:
-    """(offset of each value, elements of the arena), offsets multiples of `align`.
+    """(offset of each value, words of the arena), offsets multiples of `align`.
 
     Greedy by size: the largest value first, each at the lowest offset where it meets no value alive at the same
     time (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020, section 4.2).

@@ -1,36 +1,69 @@
-"""The buffers that steps point into: packed weights (float32) and offset tables (int32), filled while planning."""
+"""The buffers that steps point into: packed weights (words of four bytes) and offset tables (int32), filled while
+planning."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError
+from ..graph.ir import Quantization
+from ..simd.element import FLOAT32, INT8_OFFSET, UINT8, Element, to_element
 
 ALIGN_BYTES: Final = 64
 _ALIGN: Final = ALIGN_BYTES // 4
 F32Array = npt.NDArray[np.float32]
+Packed = F32Array | npt.NDArray[np.uint16] | npt.NDArray[np.int8]
 I32Array = npt.NDArray[np.int32]
 
 
 def aligned_zeros(elements: int) -> F32Array:
-    """float32 zeros that start at a multiple of 64 bytes."""
+    """Words of zeros, float32 to NumPy, that start at a multiple of 64 bytes."""
     raw = np.zeros(elements + _ALIGN, np.float32)
     start = -raw.ctypes.data % ALIGN_BYTES // 4
     return raw[start : start + elements]
 
 
-def pack_panels(taps_depth_channels: F32Array, first: int, panels: int, width: int) -> F32Array:
-    """[taps, depth, channels] -> [panels, taps, depth, width], channels from `first` on, zeros past the last one."""
+def words_of(depth: int, element: Element) -> int:
+    """Words that so many consecutive elements fill, the last one with zeros."""
+    return -(-depth // element.per_word)
+
+
+def whole_words(depth: int, element: Element) -> int:
+    """The depth that kernels run through: bytes are filled up with weights of zero, whatever x holds there."""
+    return words_of(depth, element) * element.per_word if element == UINT8 else depth
+
+
+def pack_panels(
+    taps_depth_channels: F32Array, first: int, panels: int, width: int, element: Element = FLOAT32
+) -> Packed:
+    """[taps, depth, channels] -> [panels, taps, words of depth, width, elements of a word], float32 to `element`.
+
+    Where x is UINT8, to int8.
+
+    Channels from `first` on, zeros past the last one and behind the last depth.
+    """
     taps, depth, channels = taps_depth_channels.shape
-    packed = np.zeros((panels, taps, depth, width), np.float32)
+    words, per_word = words_of(depth, element), element.per_word
+    packed = np.zeros((panels, taps, words * per_word, width), np.float32)
     for panel in range(panels):
         begin = first + panel * width
         end = min(begin + width, channels)
-        packed[panel, :, :, : end - begin] = taps_depth_channels[:, :, begin:end]
-    return packed
+        packed[panel, :, :depth, : end - begin] = taps_depth_channels[:, :, begin:end]
+    if per_word == 1:
+        return to_element(packed, element)
+    by_word = np.ascontiguousarray(packed.reshape(panels, taps, words, per_word, width).swapaxes(3, 4))
+    return by_word.astype(np.int8) if element == UINT8 else to_element(by_word, element)
+
+
+def stored_bytes(x: F32Array, quantization: Quantization) -> npt.NDArray[np.uint8]:
+    """What a value with this quantisation, one scale for all, has in memory for numbers: `ir.Quantize`, as UINT8."""
+    zero = quantization.zero_point[0] + (INT8_OFFSET if quantization.dtype == "int8" else 0)
+    with np.errstate(over="ignore"):
+        steps = np.rint(x / np.float32(quantization.scale[0]))
+    return np.asarray((np.clip(steps, -zero, 255 - zero) + zero).astype(np.uint8))
 
 
 class Buffers:
@@ -43,11 +76,11 @@ class Buffers:
         self._tables_size = 0
         self._table_offsets: dict[bytes, int] = {}
 
-    def add_weights(self, array: F32Array) -> int:
-        """Appends a flat copy at an aligned offset; returns the offset."""
+    def add_weights(self, array: npt.NDArray[Any]) -> int:
+        """Appends a flat copy of an array of any type at an aligned offset; returns the offset in words."""
         offset = self._weights_size
-        padded = np.zeros(-(-array.size // _ALIGN) * _ALIGN, np.float32)
-        padded[: array.size] = array.ravel()
+        padded = np.zeros(-(-array.nbytes // ALIGN_BYTES) * _ALIGN, np.float32)
+        padded.view(array.dtype)[: array.size] = array.ravel()
         self._weights.append(padded)
         self._weights_size += padded.size
         return offset

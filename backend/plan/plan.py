@@ -11,7 +11,9 @@ import numpy.typing as npt
 from ..graph.ir import DType, Shape
 from ..kernels.step import KernelKey
 from ..machine import Machine
+from ..simd.element import Element
 from .memory import ModelBytes
+from .precision import multiplied_element
 from .record import PlanRecord
 from .table import PlanRow, Roofs, plan_rows, plan_text
 
@@ -31,7 +33,7 @@ class StepInfo:
 
     op: type of the graph's op. macs: multiply-adds of the op as it is defined; executed_macs: those of the kernel, with
     channels rounded up to whole vectors, and for Winograd those between its transforms. weight_bytes: packed size,
-    whatever the number of images. read_bytes, written_bytes: activations, each once.
+    whatever the number of images. read_bytes, written_bytes: activations, each once. links: of a chain, the ops in it.
     """
 
     node: str
@@ -43,6 +45,12 @@ class StepInfo:
     weight_bytes: int
     read_bytes: int
     written_bytes: int
+    links: tuple[StepInfo, ...] = ()
+
+    @classmethod
+    def moving(cls, node: str, kernel: str) -> StepInfo:
+        """Of a step that belongs to no op: it only moves what one has computed."""
+        return cls(node, "Move", kernel, "", 0, 0, 0, 0, 0)
 
     @property
     def activation_bytes(self) -> int:
@@ -55,8 +63,8 @@ class Plan:
     """Numbers and arrays for the executor, names and costs for people.
 
     steps: records of dtype `kernels.step.STEP`, their kernels by index into `kernels`. info_of_step: index into
-    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size: float32 elements
-    of values; scratch_size: more of them behind those, for each thread.
+    `infos` of each step; a step that runs in chunks of the batch is there once per chunk. arena_size: words of four
+    bytes for values; scratch_size: more of them behind those, for each thread.
 
     constants: (offset, array) to be written into the arena once. pixel_steps: the same steps for raw uint8 pixels in
     place of the first input, or None if the plan was made without pixels.
@@ -98,8 +106,18 @@ class Plan:
         """The table's content: what runs, step by step, with the tiles and blocks that the executor will use."""
         return plan_rows(self)
 
+    @property
+    def walked(self) -> int:
+        """How many of the steps the executor walks through; behind them lie the links of chains."""
+        return len(self.info_of_step)
+
+    @property
+    def multiplied(self) -> Element:
+        """The element type of what convolutions and dense layers multiply: the peak that they are to be set against."""
+        return multiplied_element(self.record.precision)
+
     def arena_elements(self, threads: int) -> int:
-        """float32 elements of the arena of a session: values, and scratch memory for each thread."""
+        """Words of the arena of a session: values, and scratch memory for each thread."""
         return self.arena_size + threads * self.scratch_size
 
     def owned_bytes(self, threads: int) -> int:

@@ -1,6 +1,6 @@
 """A plan as a file: what was chosen, and what it was chosen for. JSON, made to be read and edited by people.
 
-Schema "loadgen-numba plan 1":
+Schema "loadgen-numba plan 2":
 
     schema          the name above
     model           {name, network_sha256}: of ops, attributes and shapes after the passes. Weights do not count, since
@@ -8,9 +8,11 @@ Schema "loadgen-numba plan 1":
     isa, precision, max_batch       what the plan is valid for
     machine         {cpu, l1d_bytes, l2_bytes, l3_bytes}: what it was made from; it runs wherever the ISA does
     segments        {last_node, chunk} in order: ops up to and including that node run for `chunk` images at a time
+    chains          {first_node, last_node, parts, rows} in order: ops from and to these nodes run band by band, see
+                    `chains.py`
     nodes           by name, each convolution (not depthwise) and dense layer:
                       {kernel: "conv_gemm", group_images, runs: [{tile: "MRxNR", panels, mc, nc_panels, kc_taps,
-                      kc_depth, panels_outside}]} or {kernel: "conv_winograd", tile, mc}; see `choices.py`,
+                      kc_depth, panels_outside}]} or {kernel: "conv_winograd", tile, mc, nc_panels}; see `choices.py`,
                       `blocking.Blocks` and kernels/conv_gemm.py
 
 This file knows the format; whether a machine can do what is written there is the business of `check.py`.
@@ -31,10 +33,11 @@ from ..graph.ir import Graph
 from ..machine import Machine
 from ..simd.isa import Tile
 from .blocking import Blocks
+from .chains import Chain
 from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_keys
 from .segments import Segment
 
-SCHEMA: Final = "loadgen-numba plan 1"
+SCHEMA: Final = "loadgen-numba plan 2"
 
 _T = TypeVar("_T")
 
@@ -50,6 +53,16 @@ class Caches:
 
 
 @dataclass(frozen=True)
+class NamedChain:
+    """A chain from one node to another; see `chains.Chain`."""
+
+    first_node: str
+    last_node: str
+    parts: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class PlanRecord:
     """A plan file's content. segments: (last node or None for a graph without ops, chunk)."""
 
@@ -60,6 +73,7 @@ class PlanRecord:
     max_batch: int
     machine: Caches
     segments: tuple[tuple[str | None, int], ...]
+    chains: tuple[NamedChain, ...]
     nodes: Mapping[str, ConvChoice]
 
     def as_json(self) -> str:
@@ -72,6 +86,7 @@ class PlanRecord:
             "max_batch": self.max_batch,
             "machine": asdict(self.machine),
             "segments": [{"last_node": name, "chunk": chunk} for name, chunk in self.segments],
+            "chains": [asdict(chain) for chain in self.chains],
             "nodes": {name: _choice_json(choice) for name, choice in self.nodes.items()},
         }
         return json.dumps(content, indent=1) + "\n"
@@ -103,6 +118,7 @@ def make_record(graph: Graph, machine: Machine, precision: str, max_batch: int, 
         max_batch=max_batch,
         machine=Caches(machine.cpu, machine.l1d_bytes, machine.l2_bytes, machine.l3_bytes),
         segments=tuple((keys[s.last - 1] if s.last else None, s.chunk) for s in choices.segments),
+        chains=tuple(NamedChain(keys[c.first], keys[c.last - 1], c.parts, c.rows) for c in choices.chains),
         nodes=choices.nodes,
     )
 
@@ -133,7 +149,14 @@ def choices_of(record: PlanRecord, graph: Graph, machine: Machine, precision: st
         last = 0 if name is None else ends[name]
         segments.append(Segment(first, last, chunk))
         first = last
-    return Choices(tuple(segments), record.nodes)
+    chains = []
+    for number, chain in enumerate(record.chains):
+        for field in ("first_node", "last_node"):
+            if getattr(chain, field) not in ends:
+                name = getattr(chain, field)
+                raise PlanError(f"plan: chains[{number}], {field}={name!r}: the model has no such node")
+        chains.append(Chain(ends[chain.first_node] - 1, ends[chain.last_node], chain.parts, chain.rows))
+    return Choices(tuple(segments), tuple(chains), record.nodes)
 
 
 def network_sha256(graph: Graph) -> str:
@@ -169,15 +192,22 @@ def read_record(path: str | os.PathLike[str]) -> PlanRecord:
         max_batch=top.take("max_batch", int),
         machine=Caches(machine.take("cpu", str), *(machine.take(f.name, int) for f in fields(Caches)[1:])),
         segments=tuple((entry.take_name("last_node"), entry.take("chunk", int)) for entry in top.take_list("segments")),
+        chains=tuple(_read_chain(entry) for entry in top.take_list("chains")),
         nodes={name: _read_choice(nodes.take_object(name, f"node {name!r}, ")) for name in nodes.names()},
     )
     top.refuse_others()
     return record
 
 
+def _read_chain(entry: _Object) -> NamedChain:
+    return NamedChain(
+        entry.take("first_node", str), entry.take("last_node", str), entry.take("parts", int), entry.take("rows", int)
+    )
+
+
 def _choice_json(choice: ConvChoice) -> dict[str, Any]:
     if isinstance(choice, WinogradChoice):
-        return {"kernel": "conv_winograd", "tile": str(choice.tile), "mc": choice.mc}
+        return {"kernel": "conv_winograd", "tile": str(choice.tile), "mc": choice.mc, "nc_panels": choice.nc_panels}
     runs = [{"tile": str(run.tile), "panels": run.panels, **asdict(run.blocks)} for run in choice.runs]
     return {"kernel": "conv_gemm", "group_images": choice.group_images, "runs": runs}
 
@@ -185,7 +215,7 @@ def _choice_json(choice: ConvChoice) -> dict[str, Any]:
 def _read_choice(node: _Object) -> ConvChoice:
     kernel = node.take("kernel", str)
     if kernel == "conv_winograd":
-        return WinogradChoice(node.take_tile("tile"), node.take("mc", int))
+        return WinogradChoice(node.take_tile("tile"), node.take("mc", int), node.take("nc_panels", int))
     if kernel == "conv_gemm":
         return GemmChoice(node.take("group_images", int), tuple(_read_run(run) for run in node.take_list("runs")))
     raise node.error("kernel", kernel, "conv_gemm or conv_winograd")

@@ -13,10 +13,9 @@ from typing import Final
 from ..graph.ir import Conv, Dense, Graph, Op, reads
 from ..machine import Machine
 from . import winograd
-from .blocking import direct_cycles
+from .blocking import L3_BYTES_PER_CYCLE, direct_cycles
 from .layout import Layout
 
-_L3_BYTES_PER_CYCLE: Final = 4
 _MEMORY_BYTES_PER_CYCLE: Final = 2
 """What a core gets of activations, which are not prefetched, while all cores work; roughly a server's."""
 
@@ -43,7 +42,7 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
     best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ((0, chunk),)) for chunk in chunks]
     for index, op in enumerate(graph.ops):
         names = [*(name for name in reads(op) if name not in graph.constants), op.output]
-        activation_bytes = sum(4 * layouts[name].images * layouts[name].image for name in names)
+        activation_bytes = sum(layouts[name].images * layouts[name].image_bytes for name in names)
         crossing = activation_bytes / _MEMORY_BYTES_PER_CYCLE
         extended = []
         for number, chunk in enumerate(chunks):
@@ -68,12 +67,12 @@ def _computing(graph: Graph, layouts: dict[str, Layout], machine: Machine, op: O
         form = winograd.chosen_form(machine, op, weight.shape, layouts[op.x], y, chunk)
         if form is not None:
             return form.cycles
-    return direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.nbytes)
+    return direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.size, layouts[op.x].element)
 
 
 def _waiting(machine: Machine, held_bytes: int) -> float:
     """Estimated cycles that one core waits for activations that are read and written together."""
     if held_bytes <= machine.l2_bytes / 2:
         return 0.0
-    rate = _L3_BYTES_PER_CYCLE if held_bytes <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
+    rate = L3_BYTES_PER_CYCLE if held_bytes <= machine.l3_bytes / 2 else _MEMORY_BYTES_PER_CYCLE
     return held_bytes / rate

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from ..simd.element import ALL_FLOAT32
 
 if TYPE_CHECKING:
     from .plan import Plan, StepInfo
@@ -36,13 +38,15 @@ class Roofs:
 class PlanRow:
     """One step for max_batch images.
 
-    tile: "MRxNR" or "". mc: pixels (Winograd: patches) per unit; kc_taps x kc_depth: a pc block of K; nc_panels per
-    unit; 0 where a kernel has no such block. group_images: tiled together. chunk: images at a time. Bytes and
-    operations are for max_batch images, weights counted once.
+    types: element types of the operands, x-y or all, if not all are float32. tile: "MRxNR" or "". mc: pixels (Winograd:
+    patches) per unit; kc_taps x kc_depth: a pc block of K; nc_panels per unit; 0 where a kernel has no such block.
+    group_images: tiled together. chunk: images at a time. Bytes and operations are for max_batch images, weights
+    counted once.
     """
 
     info: StepInfo
     kernel: str
+    types: str
     tile: str
     mc: int
     kc_taps: int
@@ -68,22 +72,30 @@ class PlanRow:
 
 
 def plan_rows(plan: Plan) -> tuple[PlanRow, ...]:
-    """A row per step, in the order of execution; the chunks of a segment make one row."""
-    return tuple(_row(plan, index, info) for index, info in enumerate(plan.infos))
+    """A row per step, in the order of execution: the chunks of a segment make one row, a chain one per op in it."""
+    rows = []
+    for index, info in enumerate(plan.infos):
+        step = plan.steps[plan.info_of_step.index(index)]
+        if info.links:  # those of the first band are there in the order of the ops, and nothing is kept before them
+            links = plan.steps[int(step["link"]) : int(step["link"]) + len(info.links)]
+            rows += [_row(plan, link, link_info) for link, link_info in zip(links, info.links, strict=True)]
+        else:
+            rows.append(_row(plan, step, info))
+    return tuple(rows)
 
 
-def _row(plan: Plan, index: int, info: StepInfo) -> PlanRow:
-    step = plan.steps[plan.info_of_step.index(index)]
+def _row(plan: Plan, step: Any, info: StepInfo) -> PlanRow:
     key = plan.kernels[int(step["kernel"])]
     blocked = key.name == _BLOCKED
     return PlanRow(
         info=info,
         kernel=key.name,
+        types="" if key.operands == ALL_FLOAT32 else str(key.operands),
         tile=str(key.tile or ""),
         mc=int(step["mc"]),
         kc_taps=int(step["kc_taps"]) if blocked else 0,
         kc_depth=int(step["kc_depth"]) if blocked else 0,
-        nc_panels=int(step["nc_panels"]) if blocked else 0,
+        nc_panels=int(step["nc_panels"]),
         panels_outside=bool(step["panels_outside"]),
         group_images=int(step["group_images"]) if blocked else 0,
         chunk=int(step["chunk"]),
@@ -101,7 +113,15 @@ def plan_text(plan: Plan, threads: int = 1, roofs: Roofs | None = None) -> str:
     table = [[*_COLUMNS, *(["expected us"] if roofs else [])]]
     table += [_cells(row, roofs) for row in rows]
     table.append(_sums(rows, roofs))
-    return "\n".join([*_heading(plan, roofs), "", *_aligned(table), "", *_memory(plan, threads)])
+    return "\n".join([*_heading(plan, roofs), "", *_aligned(table), "", *_chains(plan), *_memory(plan, threads)])
+
+
+def _chains(plan: Plan) -> list[str]:
+    return [
+        f"chain: {chain.first_node} to {chain.last_node} in {chain.parts} units, by bands of at most {chain.rows} "
+        "output rows; what lies between stays in scratch memory"
+        for chain in plan.record.chains
+    ]
 
 
 def _heading(plan: Plan, roofs: Roofs | None) -> list[str]:
@@ -127,11 +147,11 @@ def _cells(row: PlanRow, roofs: Roofs | None) -> list[str]:
     return [
         row.info.node if len(row.info.node) <= _LONGEST_NAME else "..." + row.info.node[3 - _LONGEST_NAME :],
         row.info.op,
-        row.kernel,
+        f"{row.kernel} {row.types}".rstrip(),
         row.tile,
         str(row.mc) if blocked or row.kernel == _PATCHED else "",
         f"{row.kc_taps}x{row.kc_depth}" if blocked else "",
-        str(row.nc_panels) if blocked else "",
+        str(row.nc_panels) if row.nc_panels else "",
         order,
         f"{row.chunk}x{row.group_images}" if blocked else str(row.chunk),
         *_figures(row.weight_bytes, row.read_bytes, row.written_bytes, row.operations),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -10,24 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.ir import Conv, Shape
-from ..kernels.step import PATCH_OUT, PATCH_POINTS
+from ..kernels.step import PATCH_OUT, PATCH_POINTS, interpolation_points
 from ..machine import Machine
+from ..simd.element import UINT8, Element
 from ..simd.isa import Tile
-from .blocking import STREAMED_BYTES_PER_CYCLE, direct_cycles, tile_cycles
+from .blocking import L3_BYTES_PER_CYCLE, STREAMED_BYTES_PER_CYCLE, direct_cycles, tile_cycles
 from .layout import Layout
-from .pack import F32Array
-
-_G: Final = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-"""Lavin and Gray 2016, section 4.3; kernels/winograd.py has the matching B and A."""
+from .pack import F32Array, words_of
 
 _FEWEST_UNITS: Final = 2
 """Units of a layer, if it has patches enough. A plan does not know how many threads will share it: larger units read
@@ -38,11 +27,22 @@ _TRANSFORM_CYCLES: Final = 300
 out one phase at a time in ResNet50's 56 pixel layers (Cascade Lake at 2.5 GHz)."""
 
 
-def transform_weights(weight: F32Array) -> F32Array:
-    """[O, C, 3, 3] -> G g G^T as [36, C, O], computed in float64."""
-    transformed: npt.NDArray[np.float64] = np.einsum(
-        "ir,ocrs,js->ijco", _G, weight.astype(np.float64), _G, optimize=True
-    )
+def _filter_transform(element: Element) -> npt.NDArray[np.float64]:
+    """G, [6, 3]: 1, p, p^2 over the product of the differences of p to the other points, and infinity.
+
+    Lavin and Gray 2016, section 4.3, for the points of `interpolation_points`; kernels/winograd.py has the matching B
+    and A.
+    """
+    a, b = interpolation_points(element)
+    points = (0.0, a, -a, b, -b)
+    rows = [np.array([1.0, p, p * p]) / np.prod([p - other for other in points if other != p]) for p in points]
+    return np.array([*rows, [0.0, 0.0, 1.0]])
+
+
+def transform_weights(weight: F32Array, element: Element) -> F32Array:
+    """[O, C, 3, 3] -> G g G^T as [36, C, O], computed in float64, for operands of that type."""
+    g = _filter_transform(element)
+    transformed: npt.NDArray[np.float64] = np.einsum("ir,ocrs,js->ijco", g, weight.astype(np.float64), g, optimize=True)
     return np.asarray(transformed.reshape(PATCH_POINTS, weight.shape[1], weight.shape[0]), np.float32)
 
 
@@ -63,6 +63,7 @@ def fits(op: Conv, weight: Shape, x: Layout, y: Layout, lanes: int) -> bool:
     below, right = -y.h % PATCH_OUT, -y.w % PATCH_OUT
     return (
         has_the_shape(op, weight)
+        and x.element != UINT8  # the transforms' sums would not fit bytes
         and x.channels_stored % lanes == 0
         and x.halo[2] >= op.pads[2] + below
         and x.halo[3] >= op.pads[3] + right
@@ -76,10 +77,11 @@ def patches_of(h: int, w: int) -> int:
 
 @dataclass(frozen=True)
 class Form:
-    """How a layer would run: register tile, MC patches per unit, and what that is estimated to take on one core."""
+    """How a layer would run: tile, MC patches and NC panels per unit, and its estimated cycles on one core."""
 
     tile: Tile
     mc: int
+    nc_panels: int
     cycles: float
 
 
@@ -94,38 +96,49 @@ def chosen_form(machine: Machine, op: Conv, weight: Shape, x: Layout, y: Layout,
         return None
     out_c, in_c = weight[:2]
     images = y.images * chunk
-    form = best_form(machine, in_c, out_c, images * patches_of(y.h, y.w))
-    direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c * 4)
+    form = best_form(machine, in_c, out_c, images * patches_of(y.h, y.w), x.element)
+    direct = direct_cycles(machine, images * y.h * y.w * 9 * in_c * out_c, 9 * in_c * out_c, x.element)
     return form if form is not None and pays(form, direct) else None
 
 
 @cache
-def best_form(machine: Machine, in_c: int, out_c: int, patches: int) -> Form | None:
-    """The cheapest tile and MC by estimated cycles, units equally full; None if no tile's NR divides the vectors."""
+def best_form(machine: Machine, in_c: int, out_c: int, patches: int, element: Element) -> Form | None:
+    """The cheapest tile, MC and NC by estimated cycles, units equally full; None if no tile's NR divides the vectors.
+
+    Panels are shared out only where all patches together make one block: that reads each weight once, for one more
+    transform of the input.
+    """
     vectors = -(-out_c // machine.isa.lanes)
     forms = []
-    for units in range(min(_FEWEST_UNITS, patches), patches + 1):
-        mc = -(-patches // units)
-        forms += [
-            Form(tile, mc, _cycles(machine, tile, mc, in_c, vectors, patches))
-            for tile in machine.isa.tiles
-            if vectors % tile.nr == 0
-        ]
+    for tile in machine.isa.tiles:
+        panels, rest = divmod(vectors, tile.nr)
+        if rest:
+            continue
+        for blocks in range(1, patches + 1):
+            nc_panels = -(-panels // _FEWEST_UNITS) if blocks < _FEWEST_UNITS else panels
+            form = Form(tile, -(-patches // blocks), nc_panels, 0.0)
+            forms.append(replace(form, cycles=_cycles(machine, form, in_c, vectors, patches, element)))
     return min(forms, key=lambda form: form.cycles, default=None)
 
 
-def _cycles(machine: Machine, tile: Tile, mc: int, in_c: int, vectors: int, patches: int) -> float:
+def _cycles(machine: Machine, form: Form, in_c: int, vectors: int, patches: int, element: Element) -> float:
     """36 GEMMs per unit, transforms, and the waiting for what is not in L2.
 
-    U and one panel's M are written and read by the unit, weights W are read by every unit. If all of it fits L2, W
-    comes once; if U and M do, for every unit; else U is written and read back for every panel, too.
+    U and one panel's M are written and read by the unit, weights W of its panels are read by every block of patches. If
+    all of it fits L2, W comes once; if U and M do, for every block; else U is written (which reads it, too) by every
+    unit and read for every panel, from L3.
     """
-    lanes, units, panels = machine.isa.lanes, -(-patches // mc), vectors // tile.nr
-    u_bytes, m_bytes = PATCH_POINTS * mc * in_c * 4, PATCH_POINTS * mc * tile.nr * lanes * 4
-    w_bytes = PATCH_POINTS * in_c * vectors * lanes * 4
-    streamed = w_bytes if u_bytes + m_bytes + w_bytes <= machine.l2_bytes else units * w_bytes
-    if u_bytes + m_bytes > machine.l2_bytes:
-        streamed += units * (1 + panels) * u_bytes
-    gemm = PATCH_POINTS * units * -(-mc // tile.mr) * panels * tile_cycles(tile, in_c)
-    transforms = patches * (-(-in_c // lanes) + vectors) * _TRANSFORM_CYCLES
-    return gemm + transforms + streamed / STREAMED_BYTES_PER_CYCLE
+    tile, mc = form.tile, form.mc
+    lanes, blocks, panels = machine.isa.lanes, -(-patches // mc), vectors // tile.nr
+    groups = -(-panels // form.nc_panels)
+    words = words_of(in_c, element)
+    u_bytes, m_bytes = PATCH_POINTS * mc * words * 4, PATCH_POINTS * mc * tile.nr * lanes * 4
+    w_bytes = PATCH_POINTS * words * vectors * lanes * 4
+    waiting = w_bytes / STREAMED_BYTES_PER_CYCLE
+    if u_bytes + m_bytes + w_bytes // groups > machine.l2_bytes:
+        waiting *= blocks
+    if u_bytes + m_bytes > machine.l2_bytes * 3 // 4:
+        waiting += blocks * (2 * groups + panels) * u_bytes / L3_BYTES_PER_CYCLE
+    gemm = PATCH_POINTS * blocks * -(-mc // tile.mr) * panels * tile_cycles(tile, words)
+    transforms = patches * (groups * -(-in_c // lanes) + vectors) * _TRANSFORM_CYCLES
+    return gemm + transforms + waiting

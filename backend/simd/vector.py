@@ -1,7 +1,8 @@
 """One vector of float32 as a Numba value, and the operations on it: one intrinsic each, its scalar meaning beside it.
 
-Vectors are as wide as the ISA says (`Isa.lanes`). Kernels are ordinary Python with named vectors; LLVM sees
-vector IR, so the width is not left to its auto-vectoriser (which prefers 256 bits on AVX-512 machines).
+Vectors are of float32, whatever the elements of a value are in memory (`memory.py`), and as wide as the ISA says
+(`Isa.lanes`). Kernels are ordinary Python with named vectors; LLVM sees vector IR, so the width is not left to its
+auto-vectoriser (which prefers 256 bits on AVX-512 machines).
 
 May import: simd.isa.
 """
@@ -18,6 +19,8 @@ from numba.extending import intrinsic, register_model
 from .isa import Isa
 
 F32 = ir.FloatType()
+I8 = ir.IntType(8)
+I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 
@@ -43,20 +46,20 @@ def element_pointer(context: Any, builder: Any, array_type: Any, array: Any, off
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
 
 
-def load_vector(builder: Any, pointer: Any, lanes: int, align_bytes: int = 4) -> Any:
-    """IR that reads `lanes` float32 from a float pointer."""
-    wide = builder.bitcast(pointer, ir.VectorType(F32, lanes).as_pointer())
+def load_vector(builder: Any, pointer: Any, lanes: int, align_bytes: int = 4, scalar: Any = F32) -> Any:
+    """IR that reads `lanes` scalars, of float32 unless said otherwise, from a pointer."""
+    wide = builder.bitcast(pointer, ir.VectorType(scalar, lanes).as_pointer())
     return builder.load(wide, align=align_bytes)
 
 
-def store_vector(builder: Any, vector: Any, pointer: Any) -> None:
-    """IR that writes a vector to a float pointer."""
-    builder.store(vector, builder.bitcast(pointer, vector.type.as_pointer()), align=4)
+def store_vector(builder: Any, vector: Any, pointer: Any, align_bytes: int = 4) -> None:
+    """IR that writes a vector to where a pointer points."""
+    builder.store(vector, builder.bitcast(pointer, vector.type.as_pointer()), align=align_bytes)
 
 
 def splat_vector(builder: Any, scalar: Any, lanes: int) -> Any:
     """IR that repeats a scalar in every lane."""
-    vector = ir.VectorType(F32, lanes)
+    vector = ir.VectorType(scalar.type, lanes)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
     mask = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
@@ -107,27 +110,6 @@ def store(_typing: Any, array: Any, offset: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def store_interleaved(_typing: Any, array: Any, offset: Any, a: Any, b: Any, c: Any) -> Any:
-    """array[offset : offset + 3 * lanes] = [a[0], b[0], c[0], a[1], b[1], c[1] ...]"""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lanes = signature.args[2].lanes
-        pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
-
-        def shuffle(first: Any, second: Any, indices: list[int]) -> Any:
-            return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, lanes), indices))
-
-        for part in range(3):
-            places = [divmod(part * lanes + lane, 3) for lane in range(lanes)]
-            two = shuffle(args[2], args[3], [pixel + lanes * (channel % 2) for pixel, channel in places])
-            three = [lanes + pixel if channel == 2 else lane for lane, (pixel, channel) in enumerate(places)]
-            store_vector(builder, shuffle(two, args[4], three), builder.gep(pointer, [I64(part * lanes)]))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, a, b, c), emit
-
-
-@intrinsic
 def splat(_typing: Any, isa: Any, scalar: Any) -> Any:
     """[scalar] * lanes"""
     vector = VectorType(isa.isa.lanes)
@@ -164,6 +146,26 @@ def mul(_typing: Any, a: Any, b: Any) -> Any:
 
     def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.fmul(args[0], args[1])
+
+    return a(a, b), emit
+
+
+@intrinsic
+def sub(_typing: Any, a: Any, b: Any) -> Any:
+    """[a[i] - b[i] ...]"""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fsub(args[0], args[1])
+
+    return a(a, b), emit
+
+
+@intrinsic
+def div(_typing: Any, a: Any, b: Any) -> Any:
+    """[a[i] / b[i] ...]"""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fdiv(args[0], args[1])
 
     return a(a, b), emit
 

@@ -37,7 +37,8 @@ class NumbaRunner:
         """ISA, plan, threads and where they are, output read."""
         return {
             "engine": "numba",
-            "precision": "fp32",
+            "kernels": self._session.kernels,
+            "precision": self._session.precision,
             "input_data_type": "uint8",
             "isa": self._session.machine.isa.name,
             "threads": self._session.threads,
@@ -68,9 +69,12 @@ def open_runner(request: RunnerRequest) -> NumbaRunner:
 def _open_session(model: Path, request: RunnerRequest, max_batch: int) -> InferenceSession:
     return InferenceSession(
         model,
+        precision=request.precision or "auto",
         max_batch=max_batch,
         threads=request.threads,
+        kernels=request.kernels,
         isa=request.isa,
+        machine=request.machine,
         plan=request.plan,
         pixels=PixelInput(request.spec.table()),
     )

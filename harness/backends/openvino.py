@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, as a peer: LATENCY hint, one stream, float32, one compiled model per batch size in use."""
+"""OpenVINO on the CPU, as a peer: LATENCY hint, one stream, one compiled model per batch size in use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
+from ..config import Precision
 from ..errors import BadInputError
 from ..profiles import ClassOutput, TensorInfo, choose_output
 from .protocol import RunnerRequest, check_input, required_model
@@ -49,7 +50,9 @@ class OpenVinoRunner:
             "engine": f"openvino {ov.__version__}",
             "input": self._input_name,
             "output": self._output.describe(),
-            **{key: str(value) for key, value in cpu_properties(self._request.threads).items()},
+            **{
+                key: str(value) for key, value in cpu_properties(self._request.threads, self._request.precision).items()
+            },
         }
 
 
@@ -66,7 +69,7 @@ def open_runner(request: RunnerRequest) -> OpenVinoRunner:
             tensor = check_input(inputs, request)
             output = choose_output(outputs, str(path))
             model.reshape({tensor.name: [batch, *tensor.shape[1:]]})
-            compiled[batch] = core.compile_model(model, DEVICE, cpu_properties(request.threads))
+            compiled[batch] = core.compile_model(model, DEVICE, cpu_properties(request.threads, request.precision))
     except RuntimeError as error:
         raise BadInputError(f"openvino cannot load {path}: {' '.join(str(error).split())}") from error
     index = next(i for i, node in enumerate(outputs) if node.name == output.name)
@@ -76,13 +79,13 @@ def open_runner(request: RunnerRequest) -> OpenVinoRunner:
     return runner
 
 
-def cpu_properties(threads: int) -> dict[str, Any]:
+def cpu_properties(threads: int, precision: Precision | None) -> dict[str, Any]:
     """What differs from OpenVINO's defaults; its own pinning is off because the instance's threads inherit a mask."""
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "ENABLE_CPU_PINNING": False,
     }
 

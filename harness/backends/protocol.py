@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from preprocessing import PreprocessSpec
 
-from ..config import check_model_file
+from ..config import Precision, check_model_file
 from ..errors import BadInputError
 from ..profiles import TensorInfo
 
@@ -27,7 +27,8 @@ class RunnerRequest:
 
     spec: their recipe, whose `to_float` and `table` give the values the model expects. cores: logical CPUs of this
     instance, to which the calling thread is bound. max_batch: most images in one `predict`. isa: None for the best
-    this machine has. plan: a plan file for our own engine.
+    this machine has. plan, kernels, machine: for our own engine, a plan file, whose kernels (backend.InferenceSession)
+    and a machine file. precision: None for the model's.
     """
 
     model: Path | None
@@ -37,6 +38,9 @@ class RunnerRequest:
     max_batch: int
     isa: str | None
     plan: Path | None = None
+    kernels: str = "auto"
+    machine: Path | None = None
+    precision: Precision | None = None
 
     @property
     def threads(self) -> int:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
+from ..config import Precision
 from ..errors import RunFailedError
 from .messages import Array
 
-LIMIT: Final = 2e-4
-"""Largest difference between two engines in float32, as a share of the largest output. They differ in the order of
-summation, and where ours computes 3x3 layers by Winograd's transforms, in some 1e-5 of the largest output of a layer.
+LIMITS: Final[Mapping[Precision, float]] = {"fp32": 2e-4, "bf16": 0.1, "bf16-emulated": 0.1, "int8": 0.6}
+"""Largest difference between two engines, as a share of the largest output, by the precision of ours.
+
+fp32: they differ in the order of summation, and where ours computes 3x3 layers by Winograd's transforms, in some 1e-5
+of the largest output of a layer. bfloat16 has 8 bits: some 2^-9 of every value, which dozens of layers add up to
+percents. int8: engines that leave out a rounding in between, or round a tie the other way, differ by a step in some
+values of each layer, and noise of unit variance is but a few steps of many models' input: half of the largest output
+has been seen of a network of random weights. Another scale, zero point or padding gives outputs that have nothing in
+common.
 """
 
 
@@ -35,12 +42,12 @@ def _difference(ours: Array, theirs: Array) -> float:
     return absolute / scale if scale else absolute
 
 
-def check_agreement(ours: Sequence[Array], theirs: Sequence[Array], peer: str) -> float:
-    """The largest difference. Raises: RunFailedError if it is beyond LIMIT or not a number."""
-    difference = largest_difference(ours, theirs)
-    if not difference <= LIMIT:
+def check_agreement(ours: Sequence[Array], theirs: Sequence[Array], peer: str, precision: Precision) -> float:
+    """The largest difference. Raises: RunFailedError if it is beyond the limit or not a number."""
+    difference, limit = largest_difference(ours, theirs), LIMITS[precision]
+    if not difference <= limit:
         raise RunFailedError(
-            f"our outputs differ from {peer}'s by {difference:.3g} of the largest, more than {LIMIT:g}: "
+            f"our outputs differ from {peer}'s by {difference:.3g} of the largest, more than {limit:g}: "
             "a bench of wrong results is worthless"
         )
     return difference

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from ..config import check_model_file
+from ..config import Precision, check_model_file
 from ..errors import BadInputError
 
-Precision: TypeAlias = Literal["fp32"]
 EngineName: TypeAlias = Literal["numba", "onnxruntime", "openvino"]
 
 OURS: Final[EngineName] = "numba"
@@ -27,6 +26,8 @@ DEFAULT_FOLDER: Final = Path("reports/bench")
 class BenchConfig:
     """One bench: a row for each of `batches` x `threads`.
 
+    precision: of our engine, and of those peers that have it; onnxruntime runs a model in the precision of its file.
+    "bf16-emulated" is for our engine: peers run in fp32 beside it.
     peers: engines beside ours. rounds: in each, every engine has one slice of `slice_s` seconds. isa: None for the
     best. plan: a plan file for our engine. layers: also the time of each layer of our engine. json_path: None for a
     dated file in DEFAULT_FOLDER.

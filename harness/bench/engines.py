@@ -104,7 +104,7 @@ def _open_openvino(task: EngineTask) -> Engine:
 
     from ..backends.openvino import DEVICE, cpu_properties, tensor_info
 
-    properties = cpu_properties(task.threads)
+    properties = cpu_properties(task.threads, task.precision)
     try:
         core = ov.Core()
         model = core.read_model(task.model)

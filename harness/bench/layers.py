@@ -42,7 +42,7 @@ def measure_layers(session: InferenceSession, feed: Mapping[str, Array]) -> Laye
     )
     return Layers(
         layers=layers,
-        peak_gflops=peak.measure_peak_gflops(session.machine, session.threads),
+        peak_gflops=peak.measure_peak_gflops(session.machine, session.threads, session.plan().multiplied),
         bandwidth_gb_s=peak.measure_bandwidth_gb_s(session.machine, session.threads),
         profile_rounds=rounds,
     )

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..config import Precision
 from ..placement import PinnedInstance
-from .config import EngineName, Precision
+from .config import EngineName
 
 Array: TypeAlias = npt.NDArray[Any]
 Settings: TypeAlias = Mapping[str, str | int | float | bool]

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import psutil
 
+from ..config import Precision
 from ..errors import BadInputError, RunFailedError
 from ..placement import PinnedInstance
 from ..progress import Progress
@@ -138,7 +139,7 @@ def measure_row(config: BenchConfig, batch: int, threads: int, cpus: tuple[int, 
             task = EngineTask(name, config.model, config.precision, batch, threads, cpus, config.isa, SEED, config.plan)
             engines.append(stack.enter_context(_started(task)))
             opened.append(engines[-1].receive(Opened))
-            differences.append(_check(opened[0], opened[-1], name) if name != OURS else 0.0)
+            differences.append(_check(opened[0], opened[-1], name, config.precision) if name != OURS else 0.0)
 
         slices: list[list[Slice]] = [[] for _ in engines]
         idle_shares: list[float] = []
@@ -167,10 +168,10 @@ def measure_row(config: BenchConfig, batch: int, threads: int, cpus: tuple[int, 
     )
 
 
-def _check(ours: Opened, peer: Opened, name: EngineName) -> float:
+def _check(ours: Opened, peer: Opened, name: EngineName, precision: Precision) -> float:
     if ours.inputs != peer.inputs:
         raise RunFailedError(f"inputs differ: ours are {ours.inputs}, {name}'s {peer.inputs}")
-    return check_agreement(ours.outputs, peer.outputs, name)
+    return check_agreement(ours.outputs, peer.outputs, name, precision)
 
 
 def _take_turn(engines: list[_EngineProcess], turn: int, seconds: float) -> tuple[Slice, float]:

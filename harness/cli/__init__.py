@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from ..errors import BadInputError, HarnessError, RunInterruptedError
-from . import data, runs, submission
+from . import data, quantize, runs, submission
 
 
 def _one_spelling(name: str) -> str:
@@ -41,14 +41,9 @@ def cli() -> None:
 
 for command in (
     *(runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan),
-    *(
-        submission.audit,
-        submission.package_command,
-        submission.check,
-        *(submission.describe_system, submission.doctor, data.get_model, data.prepare_imagenet),
-        submission.tune_load,
-        submission.campaign,
-    ),
+    *(data.get_model, data.prepare_imagenet, quantize.quantize, quantize.get_calibration_list),
+    *(submission.doctor, submission.tune_load, submission.campaign, submission.audit),
+    *(submission.describe_system, submission.package_command, submission.check),
 ):
     cli.add_command(command)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 
-from ..config import PROFILE_NAMES, SCENARIOS, RunConfig
+from ..config import PROFILE_NAMES, SCENARIOS, Precision, RunConfig
 
 PATH: Final = click.Path(path_type=Path)
+
+PRECISION: Final = click.Choice(get_args(Precision))
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,6 +51,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--threads", type=int, metavar="N", help="Threads of one instance."),
         click.option("--instances", type=int, metavar="N", help="Inference sessions side by side."),
         click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic."),
+        click.option("--precision", type=PRECISION, help="Of values and weights. [default: the model's]"),
         plan_option,
     )
     for option in reversed(options):
@@ -61,7 +64,9 @@ def shared_run(settings: dict[str, Any], output: Path) -> RunConfig:
 
     Paths become absolute: they are read again by runs that may begin elsewhere.
     """
-    names = ("model", "dataset_path", "profile", "backend", "max_batch", "threads", "instances", "isa", "plan")
+    names = (
+        "model", "dataset_path", "profile", "backend", "max_batch", "threads", "instances", "isa", "precision", "plan",
+    )  # fmt: skip
     values = {name: settings.pop(name) for name in names}
     values["store_path"] = settings.pop("preprocessed_dir")
     values = {name: value.absolute() if isinstance(value, Path) else value for name, value in values.items()}

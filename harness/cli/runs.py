@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from ..config import DEFAULT_OUTPUT, PROFILE_NAMES, SCENARIOS, ProfileName, RunConfig
 from ..errors import BadInputError
-from .options import PATH, ScenarioChoice, common_options, plan_option, preprocessed_dir_option
+from .options import PATH, PRECISION, ScenarioChoice, common_options, plan_option, preprocessed_dir_option
 
 
 @click.command()
@@ -52,7 +52,16 @@ from .options import PATH, ScenarioChoice, common_options, plan_option, preproce
 @click.option("--performance-sample-count", type=int, metavar="N", help="Samples in RAM during a performance run.")
 @click.option("--user-conf", type=PATH, metavar="FILE", help="LoadGen settings. [default: the package's user.conf]")
 @click.option("--audit-conf", type=PATH, metavar="FILE", help="Settings of a compliance test. [default: none]")
-@click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic. [default: the best this machine has]")
+@click.option("--isa", metavar="NAME", help="numba: avx512, avx2, neon or generic. [default: the best there is]")
+@click.option(
+    "--kernels",
+    type=click.Choice(["auto", "numba", "neon"]),
+    default="auto",
+    show_default=True,
+    help="numba: whose kernels; neon: the C library, on Arm.",
+)
+@click.option("--machine", type=PATH, metavar="FILE.toml", help="numba: plan for the machine described in this file.")
+@click.option("--precision", type=PRECISION, help="Of values and weights. [default: the model's]")
 @plan_option
 @common_options
 def run(**flags: Any) -> None:
@@ -76,7 +85,20 @@ def run(**flags: Any) -> None:
 
 
 _DEMO_FLAGS: Final = frozenset(
-    ["scenario", "accuracy", "output", "backend", "max_batchsize", "threads", "instances", "isa", "quiet", "debug"]
+    [
+        "scenario",
+        "accuracy",
+        "output",
+        "backend",
+        "max_batchsize",
+        "threads",
+        "instances",
+        "isa",
+        "kernels",
+        "precision",
+        "quiet",
+        "debug",
+    ]
 )
 """What `run` takes without a model; everything else is the demo's own choice."""
 
@@ -104,6 +126,8 @@ def _run_demo(flags: dict[str, Any]) -> None:
             instances=flags["instances"],
             threads=flags["threads"],
             isa=flags["isa"],
+            kernels=flags["kernels"],
+            precision=flags["precision"],
         )
         outcomes = list(run_demo(config, runs, progress))
     report.print_campaign(outcomes, flags["output"])
@@ -139,7 +163,10 @@ def _run_config(flags: dict[str, Any]) -> RunConfig:
         user_conf=flags["user_conf"],
         audit_conf=flags["audit_conf"],
         isa=flags["isa"],
+        precision=flags["precision"],
         plan=flags["plan"],
+        kernels=flags["kernels"],
+        machine=flags["machine"],
     )
 
 
@@ -199,7 +226,7 @@ def accuracy(run_dir: Path, dataset_path: Path | None, **_: Any) -> None:
 
 @click.command()
 @click.option("--model", type=PATH, metavar="FILE.onnx", required=True, help="Model to measure.")
-@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of all engines.")
+@click.option("--precision", type=PRECISION, default="fp32", show_default=True, help="Of engines that have it.")
 @click.option("--batch", default="1", show_default=True, metavar="N,N", help="Images in one inference: a row for each.")
 @click.option("--threads", default="1", show_default=True, metavar="N,N", help="Threads, each on a CPU of its own.")
 @click.option(
@@ -250,6 +277,7 @@ def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **se
 @click.option("--max-batchsize", "max_batch", type=int, default=1, show_default=True, metavar="N", help="Most images.")
 @click.option("--threads", type=int, metavar="N", help="Threads of one session. [default: as many as CPUs]")
 @click.option("--isa", metavar="NAME", help="avx512, avx2 or generic. [default: the best this machine has]")
+@click.option("--precision", type=PRECISION, default="fp32", show_default=True, help="Of values and weights.")
 @plan_option
 @click.option("--json", "json_path", type=PATH, metavar="FILE", help="Write the plan there, for --plan to read.")
 @common_options

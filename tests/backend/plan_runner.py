@@ -3,6 +3,9 @@
 Sees the same compiled code as a session does, but owns the arena, so that a test can tell what a kernel read without
 anybody having written it (a NaN reaches the result) and what it wrote outside (a guard changes).
 
+The kernels are Numba's, or those of the C library if the environment variable LOADGEN_NUMBA_TEST_KERNELS is "neon"
+(`neon_runner`); `test_neon.py` runs the kernel tests again in such a process.
+
 The ISA is the machine's best, or what the environment variable LOADGEN_NUMBA_TEST_ISA names: Numba compiles for one ISA
 per process, so `test_isa.py` runs the kernel tests again in processes of their own.
 """
@@ -17,25 +20,35 @@ import numpy as np
 
 from backend.graph.ir import Graph
 from backend.kernels.jit import target_isa
-from backend.machine import detect
+from backend.machine import Machine, detect
 from backend.plan.plan import Plan
 from backend.plan.planner import make_plan
+from backend.plan.precision import Precision
+from backend.simd.isa import NEON
 
-MACHINE = detect(os.environ.get("LOADGEN_NUMBA_TEST_ISA"))
-target_isa(MACHINE.isa, MACHINE.best_isa)
+KERNELS = os.environ.get("LOADGEN_NUMBA_TEST_KERNELS", "numba")
+if KERNELS == "neon":
+    from neon_runner import run_steps
 
-from backend.kernels.table import kernel_addresses  # noqa: E402  (the target comes first)
-from backend.kernels.team import open_team  # noqa: E402
-from backend.plan import executor  # noqa: E402
+    MACHINE = Machine("an Arm core", NEON, NEON, 2, l1d_bytes=64 << 10, l2_bytes=1 << 20, l3_bytes=32 << 20)
+else:
+    MACHINE = detect(os.environ.get("LOADGEN_NUMBA_TEST_ISA"))
+    target_isa(MACHINE.isa, MACHINE.best_isa)
+
+    from backend.kernels.table import kernel_addresses
+    from backend.kernels.team import open_team
+    from backend.plan import executor
 
 ISA = MACHINE.isa
 _GUARD = 4096
-_GUARD_VALUE = np.float32(1234.5)
+_GUARD_VALUE = np.float32(99)
+_NANS = 0x7FC07FC0
+"""A NaN of float32, and two of bfloat16."""
 
 
-def plan_graph(graph: Graph, max_batch: int = 1, machine: Any = MACHINE) -> Plan:
+def plan_graph(graph: Graph, max_batch: int = 1, machine: Any = MACHINE, precision: Precision = "fp32") -> Plan:
     """The plan of a graph as it is, without passes."""
-    return make_plan(graph, machine, max_batch, None)
+    return make_plan(graph, machine, max_batch, None, precision=precision)
 
 
 def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> list[np.ndarray]:
@@ -44,7 +57,7 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
     images = len(arrays[0]) if plan.batched else 1
     assert images <= plan.max_batch
     memory, arena = _guarded(plan.arena_elements(threads), np.float32)
-    arena[:] = np.nan
+    arena.view(np.uint32)[:] = _NANS
     for offset, array in plan.constants:
         arena[offset : offset + array.size] = array
     outputs = []
@@ -52,17 +65,28 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
         shape = (images, *port.shape[1:]) if plan.batched else port.shape
         around, inside = _guarded(int(np.prod(shape)), np.dtype(port.dtype))
         outputs.append((around, inside, inside.reshape(shape)))
+    if KERNELS == "neon":
+        io_arrays = [*arrays, *(inside for _, inside, _ in outputs)]
+        run_steps(
+            plan.kernels, plan.steps, plan.walked, images, threads, plan.weights, plan.tables, memory,
+            slice(_GUARD, _GUARD + arena.size), io_arrays,
+        )  # fmt: skip
+        return _checked(memory, arena, outputs)
     io = np.array([array.ctypes.data for array in arrays] + [inside.ctypes.data for _, inside, _ in outputs], np.int64)
     addresses = kernel_addresses(ISA, plan.kernels)
     steps = plan.steps.view(np.recarray)
-    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, len(steps), images)
+    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, plan.walked, images)
     before = [array.tobytes() for array in (plan.weights, plan.tables)]
     if threads == 1:
         executor.run_serial(*bound)
     else:
         open_team(threads)
-        executor.run_parallel(*bound, executor.counters_for(len(steps), threads), threads)
+        executor.run_parallel(*bound, executor.counters_for(plan.walked, threads), threads)
     assert [array.tobytes() for array in (plan.weights, plan.tables)] == before, "weights or tables were written"
+    return _checked(memory, arena, outputs)
+
+
+def _checked(memory: np.ndarray, arena: np.ndarray, outputs: list[Any]) -> list[np.ndarray]:
     _check_guards(memory, arena.size)
     for around, inside, _ in outputs:
         _check_guards(around, inside.size)

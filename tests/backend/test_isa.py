@@ -16,16 +16,19 @@ from numba.core import types
 from plan_runner import ISA, MACHINE
 
 from backend.kernels.conv_gemm import conv_gemm
+from backend.kernels.depthwise import depthwise_3x3
 from backend.kernels.gemm_tile import UNROLL
-from backend.kernels.rows import depthwise_3x3
 from backend.kernels.step import STEP
 from backend.kernels.table import executor_arguments
+from backend.machine import runs_here
 from backend.plan import executor
-from backend.simd.isa import ISAS, IsaType, Tile, TileType
+from backend.simd.isa import ISAS, Tile
+from backend.simd.tags import TagType
 
 _TESTS = Path(__file__).parent
 _VARIABLE = "LOADGEN_NUMBA_TEST_ISA"
-OTHERS = [isa.name for isa in ISAS[ISAS.index(MACHINE.best_isa) + 1 :]]
+_NAMES = [isa.name for isa in ISAS if runs_here(isa)]
+OTHERS = _NAMES[_NAMES.index(MACHINE.best_isa.name) + 1 :]
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm", "generic": "xmm"}
 MULTIPLY = {
@@ -71,7 +74,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
     LLVM may park one vector that is not an accumulator; a tile too large for the registers parks several.
     """
-    text = assembly(conv_gemm, TileType(ISA, tile))
+    text = assembly(conv_gemm, TagType(ISA, tile))
     counts = [len(re.findall(MULTIPLY[ISA.name], loop)) for loop in loops(text)]
     assert max(counts) == UNROLL * tile.mr * tile.nr
     for loop, multiplies in zip(loops(text), counts, strict=True):
@@ -83,7 +86,7 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
 
 def test_row_kernels_use_whole_vectors() -> None:
     """Vectors of the ISA's width, and nothing that it lacks."""
-    text = assembly(depthwise_3x3, IsaType(ISA))
+    text = assembly(depthwise_3x3, TagType(ISA, Tile(ISA.depthwise_mr, 1)))
     assert re.search(rf"ps\t.*%{REGISTER[ISA.name]}", text)
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 
@@ -98,12 +101,17 @@ def test_who_waits_pauses() -> None:
         assert ("\tpause\n" in uncached.inspect_asm(arguments)) == pauses
 
 
+_RUN_AGAIN = ("isa", "kernels", "row_kernels", "io_kernels", "quantized_kernels", "real_models", "bfloat16")
+
+
 @pytest.fixture(scope="module")
 def children() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The kernel tests in a process per other ISA, all started at once."""
-    tests = [str(_TESTS / f"test_{name}.py") for name in ("isa", "kernels", "row_kernels", "io_kernels", "real_models")]
+    tests = [str(_TESTS / f"test_{name}.py") for name in _RUN_AGAIN]
     chosen = (
         "test_isa or test_kernels or test_io_kernels or test_depthwise or test_max_pool or onnxruntimes and tiny_dscnn"
+        " or test_extreme or test_random_convolutions or test_dense or test_every_tile or test_add or test_average"
+        " or test_bfloat16 and (rounding or geometry or ops_between)"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", chosen, *tests]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}

@@ -18,16 +18,27 @@ SKYLAKE = f"{HASWELL} avx512f avx512bw avx512dq avx512vl"
 def invent(
     monkeypatch: pytest.MonkeyPatch, folder: Path, flags: str | None, caches: dict[str, tuple[str, str, str]]
 ) -> None:
-    """A /proc/cpuinfo with these flags (None: a CPU that lists none), and a cache folder of (level, type, size)."""
+    """A /proc/cpuinfo with these flags (None: a CPU that lists none), and caches, (level, type, size), for all CPUs."""
     cpuinfo = folder / "cpuinfo"
     lines = ["processor\t: 0", "model name\t: An Invented CPU"] + ([] if flags is None else [f"flags\t\t: {flags}"])
     cpuinfo.write_text("\n".join([*lines, "", *lines]) + "\n")
+    for cpu in os.sched_getaffinity(0):
+        invent_cpu(folder / f"cpu{cpu}", caches)
+    monkeypatch.setattr(machine, "_ARCHITECTURE", "x86_64")
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(machine, "_CPUS", folder)
+
+
+def invent_cpu(folder: Path, caches: dict[str, tuple[str, str, str]], **files: str) -> None:
+    """What sysfs has about one CPU: caches as above, and other files by their path, "/" written as two underscores."""
     for index, entries in caches.items():
         (folder / "cache" / index).mkdir(parents=True)
         for key, text in zip(("level", "type", "size"), entries, strict=True):
             (folder / "cache" / index / key).write_text(text + "\n")
-    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
-    monkeypatch.setattr(machine, "_CACHES", folder / "cache")
+    for name, text in files.items():
+        path = folder.joinpath(*name.split("__"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
 
 
 CACHES = {
@@ -106,5 +117,75 @@ def test_caches_that_the_system_does_not_tell_are_assumed_and_named(
 
 def test_a_cache_without_a_size_file_is_assumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     invent(monkeypatch, tmp_path, HASWELL, CACHES)
-    (tmp_path / "cache" / "index2" / "size").unlink()
+    for size in tmp_path.glob("cpu*/cache/index2/size"):
+        size.unlink()
     assert detect().l3_bytes == 24 << 20 and "assumed: l2_bytes" in detect().sources["caches"]
+
+
+NEOVERSE_N1 = {"index0": ("1", "Data", "64K"), "index2": ("2", "Unified", "1024K"), "index3": ("3", "Unified", "32M")}
+A76 = {"index0": ("1", "Data", "64K"), "index2": ("2", "Unified", "512K"), "index3": ("3", "Unified", "3M")}
+A55 = {"index0": ("1", "Data", "32K"), "index2": ("2", "Unified", "128K"), "index3": ("3", "Unified", "3M")}
+
+
+def invent_arm(monkeypatch: pytest.MonkeyPatch, folder: Path, cpus: int, *features: str) -> None:
+    """An Arm machine whose process may use so many CPUs, all with these features."""
+    words = {16: 0, 26: 0}
+    for name in features:
+        entry, bit = machine._HWCAP[name]
+        words[entry] |= 1 << bit
+    monkeypatch.setattr(machine, "_ARCHITECTURE", "aarch64")
+    monkeypatch.setattr(machine, "_auxiliary", words.__getitem__)
+    monkeypatch.setattr(machine, "_CPUINFO", folder / "cpuinfo")
+    monkeypatch.setattr(machine, "_CPUS", folder)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+
+
+def test_an_arm_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Features by the auxiliary vector, the core by its MIDR, one cluster."""
+    invent_arm(monkeypatch, tmp_path, 2, "asimd", "asimddp")
+    for cpu in range(2):
+        invent_cpu(tmp_path / f"cpu{cpu}", NEOVERSE_N1, regs__identification__midr_el1="0x00000000413fd0c1")
+    found = detect()
+    assert (found.cpu, found.isa.name, found.isa.extensions) == ("Neoverse-N1", "neon", ("asimddp",))
+    assert (found.l1d_bytes, found.l2_bytes, found.l3_bytes) == (64 << 10, 1 << 20, 32 << 20)
+    assert [cluster.cpus for cluster in found.clusters] == [(0, 1)]
+
+
+def test_big_cores_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On big.LITTLE boards CPU 0 is a small core; plans are made for the caches of the big ones."""
+    invent_arm(monkeypatch, tmp_path, 4, "asimd")
+    for cpu in range(4):
+        little = cpu < 3
+        invent_cpu(
+            tmp_path / f"cpu{cpu}",
+            A55 if little else A76,
+            cpu_capacity="530" if little else "1024",
+            regs__identification__midr_el1="0x412fd050" if little else "0x414fd0b0",
+        )
+    found = detect()
+    assert (found.cpu, found.cores, found.l2_bytes) == ("Cortex-A76", 4, 512 << 10)
+    assert [(cluster.core, cluster.cpus, cluster.capacity) for cluster in found.clusters] == [
+        ("Cortex-A76", (3,), 1024),
+        ("Cortex-A55", (0, 1, 2), 530),
+    ]
+
+
+def test_an_arm_core_that_is_not_in_the_table_is_described_by_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    invent_arm(monkeypatch, tmp_path, 1, "asimd")
+    invent_cpu(tmp_path / "cpu0", A76, regs__identification__midr_el1="0x610f0220")
+    assert detect().cpu == "Arm core, implementer 0x61, part 0x22"
+
+
+def test_an_isa_of_another_architecture_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    invent(monkeypatch, tmp_path, HASWELL, CACHES)
+    with pytest.raises(
+        MachineError, match=r"ISA 'neon' is for aarch64, and this is x86_64: choose one of avx512, avx2"
+    ):
+        detect("neon")
+    invent_arm(monkeypatch, tmp_path, 1, "asimd")
+    with pytest.raises(
+        MachineError, match=r"ISA 'avx2' is for x86_64, and this is aarch64: choose one of neon, generic"
+    ):
+        detect("avx2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -23,6 +24,18 @@ def test_every_chain_is_computed(turns: int) -> None:
         chains = chains * vectors[0] + vectors[1]
     np.testing.assert_allclose(sums[LANES : 2 * LANES], chains.sum(axis=0), rtol=1e-5, atol=1e-5)
     assert np.isnan(np.delete(sums, np.s_[LANES : 2 * LANES])).all()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5])
+def test_every_chain_of_dot_products_is_computed(turns: int) -> None:
+    random = np.random.default_rng(turns)
+    pairs = random.uniform(-1, 1, (2, 2 * LANES)).astype(ml_dtypes.bfloat16)
+    chains = random.uniform(-1, 1, (peak._CHAINS, LANES)).astype(np.float32)
+    operands = np.concatenate([pairs.view(np.float32).ravel(), chains.ravel()])
+    sums = np.full(LANES, np.nan, np.float32)
+    peak._dot_products(MACHINE.isa, operands, turns, sums, 0)
+    once = (pairs[0].astype(np.float64) * pairs[1].astype(np.float64)).reshape(LANES, 2).sum(axis=1)
+    np.testing.assert_allclose(sums, (chains + turns * once).sum(axis=0), rtol=1e-5, atol=1e-5)
 
 
 def test_every_byte_is_read() -> None:

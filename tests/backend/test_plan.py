@@ -21,7 +21,7 @@ from backend.plan.planner import choose_record, make_plan
 from backend.plan.segments import Segment
 from backend.simd.isa import ISAS, Isa
 
-REGISTERS = {"avx512": 32, "avx2": 16, "generic": 16}
+REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)

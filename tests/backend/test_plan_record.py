@@ -100,7 +100,7 @@ def test_a_saved_plan_gives_the_same_plan_and_bits(tmp_path: Path) -> None:
 
 def test_a_plan_names_every_choice_and_what_it_is_for() -> None:
     record = json.loads(plan().record.as_json())
-    assert (record["schema"], record["isa"], record["precision"]) == ("loadgen-numba plan 1", ISA.name, "fp32")
+    assert (record["schema"], record["isa"], record["precision"]) == ("loadgen-numba plan 2", ISA.name, "fp32")
     assert record["max_batch"] == BATCH
     assert record["machine"]["l2_bytes"] == MACHINE.l2_bytes
     assert set(record["nodes"]) == {"stem", "body", "twin -> c2", "twin -> c3", "head"}
@@ -139,7 +139,7 @@ def test_what_the_file_says_is_what_runs(tmp_path: Path) -> None:
     assert np.abs(logits(opened) - expected).max() <= 1e-5 * np.abs(expected).max()
 
     def to_winograd(content: dict[str, Any]) -> None:
-        content["nodes"]["body"] = {"kernel": "conv_winograd", "tile": str(NARROW), "mc": 7}
+        content["nodes"]["body"] = {"kernel": "conv_winograd", "tile": str(NARROW), "mc": 7, "nc_panels": 1}
 
     opened = session(plan=edited(to_winograd, tmp_path))
     row = next(row for row in opened.plan().rows() if row.info.node == "body")
@@ -158,12 +158,24 @@ def gemm(**fields: Any) -> Callable[[dict[str, Any]], None]:
 
 def winograd(key: str = "body", **fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda content: content["nodes"].update(
-        {key: {"kernel": "conv_winograd", "tile": str(NARROW), "mc": 1} | fields}
+        {key: {"kernel": "conv_winograd", "tile": str(NARROW), "mc": 1, "nc_panels": 1} | fields}
     )
 
 
 def put(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda content: content.update({key: value})
+
+
+def chained(first_node: str, last_node: str, parts: int = 1, rows: int = 2) -> Callable[[dict[str, Any]], Any]:
+    """One chain, and every node in a segment with chunk 1."""
+
+    def change(content: dict[str, Any]) -> None:
+        content["segments"] = [{"last_node": "head", "chunk": 1}]
+        for choice in content["nodes"].values():
+            choice |= {"group_images": 1} if "runs" in choice else {"mc": 1}
+        content["chains"] = [{"first_node": first_node, "last_node": last_node, "parts": parts, "rows": rows}]
+
+    return change
 
 
 MR = NARROW.mr
@@ -198,7 +210,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a missing node": (lambda content: content["nodes"].pop("stem"), r"node 'stem' is missing"),
     "a missing field": (lambda content: content["nodes"]["head"].pop("runs"), r"node 'head', runs is missing"),
     "no nodes": (lambda content: content.pop("nodes"), r"nodes is missing"),
-    "another schema": (put("schema", "loadgen-numba plan 2"), r"schema=.*: allowed is 'loadgen-numba plan 1'"),
+    "another schema": (put("schema", "loadgen-numba plan 1"), r"schema=.*: allowed is 'loadgen-numba plan 2'"),
     "another isa": (put("isa", "neon"), rf"for isa neon, not {ISA.name}"),
     "another precision": (put("precision", "int8"), r"for precision int8, not fp32"),
     "another batch": (put("max_batch", 2), r"for max_batch 2, not 4: ask for 2"),
@@ -210,6 +222,29 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         r"segments\[1\], last_node: a node is needed that comes after",
     ),
     "an end nowhere": (put("segments", [{"last_node": "nobody", "chunk": 1}]), r"last_node='nobody': .* no such node"),
+    "a chain of one node": (chained("dw", "dw"), r"chains\[0\], first_node='dw', last_node='dw': two nodes or more"),
+    "a chain backwards": (chained("twin -> c2", "dw"), r"first_node='twin -> c2', last_node='dw': two nodes or more"),
+    "chains that overlap": (
+        lambda c: (chained("dw", "twin -> c2")(c), c["chains"].append(c["chains"][0])),
+        r"chains\[1\], first_node='dw', .* behind those of the chain before",
+    ),
+    "a chain from nowhere": (chained("nobody", "dw"), r"chains\[0\], first_node='nobody': .* no such node"),
+    "a chain over a residual": (chained("stem", "body"), r"chains\[0\], nodes 'stem' and 'body': in a chain only"),
+    "a chain of more images": (
+        lambda c: (chained("dw", "twin -> c2")(c), c.update(segments=[{"last_node": "head", "chunk": 2}])),
+        r"chains\[0\], nodes 'dw' and 'twin -> c2': .* a segment with chunk 1",
+    ),
+    "a chain over an edge": (
+        lambda c: (
+            chained("dw", "twin -> c2")(c),
+            c.update(segments=[{"last_node": "dw", "chunk": 1}, {"last_node": "head", "chunk": 1}]),
+        ),
+        r"chains\[0\], nodes 'dw' and 'twin -> c2'",
+    ),
+    "a chain to a dense layer": (chained("twin -> c3", "pool"), r"nodes 'twin -> c3' and 'pool'"),
+    "a chain in no parts": (chained("dw", "twin -> c2", parts=0), r"chains\[0\], parts=0: 1 to 5"),
+    "a chain in too many parts": (chained("dw", "twin -> c2", parts=6), r"chains\[0\], parts=6: 1 to 5"),
+    "a chain by no rows": (chained("dw", "twin -> c2", rows=0), r"chains\[0\], rows=0: 1 to 5"),
     "chunk beyond the batch": (put("segments", [{"last_node": "head", "chunk": 5}]), r"chunk=5: 1 to max_batch=4"),
 }  # fmt: skip
 

@@ -314,7 +314,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[BackendError], str]] = {
         "output 'logits' is not one of ['probabilities', 'label']; ask for it when the session is created",
     ),
     "no-such-output": (_make(outputs=["nothing"]), InputError, "output 'nothing' does not exist in model 'test'"),
-    "precision": (_make(precision="fp64"), InputError, "precision='fp64': choose 'auto' or 'fp32'"),
+    "precision": (
+        _make(precision="fp64"),
+        InputError,
+        "precision='fp64': choose 'auto', 'fp32', 'bf16' or 'bf16-emulated'",
+    ),
     "max-batch": (_make(max_batch=0), InputError, "max_batch=0: choose 1 to 1024"),
     "huge-max-batch": (_make(max_batch=10**9), InputError, "max_batch=1000000000: choose 1 to 1024"),
     "fixed-shapes": (lambda: InferenceSession(FIXED, max_batch=3), InputError, "max_batch=3, but the model's shapes"),

@@ -8,53 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 from plan_runner import ISA, MACHINE, plan_graph, run_plan
-from small_nets import UNIT_ROUNDOFF, Net, oracle, random_inputs
+from small_nets import Net, oracle, random_inputs
+from winograd_bound import BFLOAT16, LAVIN_AND_GRAY, Matrices, gamma, magnitude
 
-from backend.graph.ir import Conv, Graph
+from backend.graph.ir import Graph
 from backend.machine import Machine
 from backend.plan import winograd
+from backend.plan.choices import WinogradChoice
+from backend.plan.planner import make_plan
 from backend.simd.isa import Tile
 
 TILES = [pytest.param(tile, id=str(tile)) for tile in (ISA.tiles[0], *ISA.tiles[-2:])]
 
-# Lavin and Gray 2016, section 4.3, as printed there.
-B = np.array(
-    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-     [0, 4, 0, -5, 0, 1]]
-).T  # fmt: skip
-G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).T
-
 
 def error_bound(graph: Graph, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """gamma(n) |A|' [sum over channels (|G| |g| |G|') * (|B|' |d| |B|)] |A| + the same of bias and residual.
-
-    Each factor of the exact identity Y = A' [...] A replaced by its magnitude; n counts the roundings on the longest
-    way from input to output: C in the sum, at most 6 in each of four one-dimensional transforms, weights, bias, add.
-    """
+    """How far float32 may be from the exact result, element by element."""
     (op,) = graph.ops
-    assert isinstance(op, Conv)
-    weight = np.abs(graph.constants[op.weight].astype(np.float64))
-    picture = np.abs(inputs[op.x].astype(np.float64))
-    top, left, bottom, right = op.pads
-    out_h, out_w = picture.shape[2] + top + bottom - 2, picture.shape[3] + left + right - 2
-    below, beside = bottom - out_h % -4, right - out_w % -4  # the last patches overhang
-    padded = np.pad(picture, ((0, 0), (0, 0), (top, below), (left, beside)))
-    transformed = np.einsum("ir,ocrs,js->ocij", np.abs(G), weight, np.abs(G))
-    total = np.zeros((len(picture), len(weight), out_h - out_h % -4, out_w - out_w % -4))
-    for row in range(0, out_h, 4):
-        for column in range(0, out_w, 4):
-            patch = padded[:, :, row : row + 6, column : column + 6]
-            d = np.einsum("ri,ncrs,sj->ncij", np.abs(B), patch, np.abs(B))
-            m = np.einsum("ocij,ncij->noij", transformed, d)
-            total[:, :, row : row + 4, column : column + 4] = np.einsum("ir,noij,js->nors", np.abs(A), m, np.abs(A))
-    total = total[:, :, :out_h, :out_w]
-    if op.bias:
-        total += np.abs(graph.constants[op.bias]).reshape(1, -1, 1, 1)
-    if op.epilogue.residual:
-        total += np.abs(inputs[op.epilogue.residual])
-    n = (weight.shape[1] + 4 * 6 + 4) * UNIT_ROUNDOFF
-    return n / (1 - n) * total
+    return gamma(graph.values[op.x].shape[1]) * magnitude(graph, inputs, LAVIN_AND_GRAY)
 
 
 @pytest.fixture(autouse=True)
@@ -83,12 +53,14 @@ def assert_within_bound(graph: Graph, inputs: dict[str, np.ndarray], got: list[n
     assert (error <= bound).all(), f"off by {(error / bound).max():.3g} times the bound"
 
 
-def test_the_identity_of_the_algorithm() -> None:
+@pytest.mark.parametrize("matrices", [LAVIN_AND_GRAY, BFLOAT16], ids=["f32", "bf16"])
+def test_the_identity_of_the_algorithm(matrices: Matrices) -> None:
     """A' [(G g G') * (B' d B)] A is the correlation of d and g: the matrices that the bound uses are the right ones."""
     rng = np.random.default_rng(0)
     d, g = rng.standard_normal((6, 6)), rng.standard_normal((3, 3))
     expected = [[np.sum(d[i : i + 3, j : j + 3] * g) for j in range(4)] for i in range(4)]
-    np.testing.assert_allclose(A.T @ ((G @ g @ G.T) * (B.T @ d @ B)) @ A, expected, atol=1e-12)
+    m = (matrices.g @ g @ matrices.g.T) * (matrices.b.T @ d @ matrices.b)
+    np.testing.assert_allclose(matrices.a.T @ m @ matrices.a, expected, atol=1e-12)
 
 
 CASES: dict[str, tuple[int, tuple[int, int], int, dict[str, Any]]] = {
@@ -128,6 +100,23 @@ def test_tiles_and_units_change_no_bit(tile: Tile, l2_bytes: int) -> None:
     for threads in {1, min(2, MACHINE.cores)}:
         got = run_plan(planned(graph, 3, machine), inputs, threads)
         assert got[0].tobytes() == expected[0].tobytes(), f"{threads} threads"
+
+
+@pytest.mark.parametrize("mc, nc_panels", [(1, 1), (5, 2), (18, 3), (18, 4), (7, 5)])
+def test_every_cut_into_units_changes_no_bit(mc: int, nc_panels: int) -> None:
+    """Five panels of one vector, by blocks of patches and of panels that divide neither; halo and residual included."""
+    narrow = next(tile for tile in ISA.tiles if tile.nr == 1)
+    net = Net()
+    x = net.input(ISA.lanes, 11, 12)
+    y = net.conv(x, 5 * ISA.lanes, (3, 3), pads=(1, 1, 1, 1), residual=net.conv(x, 5 * ISA.lanes), low=0.0)
+    graph = net.graph(net.conv(y, 3, (3, 3), pads=(1, 1, 1, 1), strides=(2, 2)))
+    record, name = planned(graph, 2).record, graph.ops[1].name
+    inputs = random_inputs(graph, 2)
+    results = []
+    for choice in (WinogradChoice(narrow, 18, 5), WinogradChoice(narrow, mc, nc_panels)):
+        saved = replace(record, nodes=record.nodes | {name: choice})
+        results.append(run_plan(make_plan(graph, MACHINE, 2, saved=saved), inputs, 2)[0].tobytes())
+    assert results[0] == results[1]
 
 
 def test_padding_lanes_and_halo_of_the_input_do_not_leak() -> None:

@@ -124,7 +124,7 @@ def test_our_engine_alone_for_another_isa(command: Command, model: Path, tmp_pat
 
 def test_engines_that_disagree(command: Command, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounding in another order is disagreement enough once the limit is below it."""
-    monkeypatch.setattr(compare, "LIMIT", 1e-12)
+    monkeypatch.setattr(compare, "LIMITS", {"fp32": 1e-12})
     finished = command("bench", "--model", model, "--against", "onnxruntime", "--json", "b.json", *QUICK)
     assert finished.status == 1
     assert finished.stderr.splitlines()[-1].startswith("error: our outputs differ from onnxruntime's by ")

@@ -41,6 +41,8 @@ def fold_batchnorm(graph: Graph) -> Graph:
             if scaled is not None:
                 weight, bias = scaled
                 weight_name, bias_name = fresh(f"{op.output}.weight", values), fresh(f"{op.output}.bias", values)
+                if np.array_equal(weight, constants[producer.weight]):
+                    weight_name = producer.weight  # which may be known to be made from integers
                 for name, array in ((weight_name, weight), (bias_name, bias)):
                     constants[name] = array
                     values[name] = Value(name, array.shape)

@@ -45,6 +45,7 @@ def _with_clip(op: Op, ops: dict[str, Op], private: frozenset[str]) -> tuple[str
     producer = ops.get(op.x)
     if not isinstance(producer, (Conv, Dense, Binary)):
         return None
+    assert isinstance(producer.epilogue, Epilogue)  # integer ops are made later
     low, high = producer.epilogue.low, producer.epilogue.high
     # clip(clip(v, low, high), op.low, op.high) == clip(v, both bounds clipped), also where the ranges do not meet.
     epilogue = replace(producer.epilogue, low=min(max(low, op.low), op.high), high=min(max(high, op.low), op.high))
@@ -55,7 +56,8 @@ def _with_residual(op: Op, ops: dict[str, Op], private: frozenset[str], graph: G
     """(output of the op to replace, that op with the add in its epilogue)."""
     if not isinstance(op, Binary) or op.kind != "add":
         return None
-    shape = graph.values[op.output].shape
+    shape, clip = graph.values[op.output].shape, op.epilogue
+    assert isinstance(clip, Epilogue)
     order = list(ops)
     candidates = []
     for own, residual in ((op.a, op.b), (op.b, op.a)):
@@ -71,7 +73,7 @@ def _with_residual(op: Op, ops: dict[str, Op], private: frozenset[str], graph: G
                 (
                     order.index(own),
                     own,
-                    replace(producer, output=op.output, epilogue=replace(op.epilogue, residual=residual)),
+                    replace(producer, output=op.output, epilogue=replace(clip, residual=residual)),
                 )
             )
     if not candidates:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from ..ir import Graph, Op, reads
+from ..ir import Graph, Op, Requantize, reads
 
 _NAME_FIELDS: Final = ("x", "a", "b", "weight", "bias", "scale", "shift", "output")
 
@@ -29,7 +29,9 @@ def rename(op: Op, names: Mapping[str, str]) -> Op:
             changes[item.name] = names[getattr(op, item.name)]
     epilogue = getattr(op, "epilogue", None)
     if epilogue is not None and epilogue.residual in names:
-        changes["epilogue"] = replace(epilogue, residual=names[epilogue.residual])
+        epilogue = changes["epilogue"] = replace(epilogue, residual=names[epilogue.residual])
+    if isinstance(epilogue, Requantize) and epilogue.scale in names:
+        changes["epilogue"] = replace(epilogue, scale=names[epilogue.scale])
     return replace(op, **changes) if changes else op
 
 

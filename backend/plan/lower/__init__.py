@@ -12,14 +12,19 @@ from ...graph.ir import (
     Clip,
     Conv,
     Dense,
+    Dequantize,
     Mean,
     Pad,
     Pool,
+    Quantize,
+    QuantizedAdd,
+    QuantizedAverage,
     Reshape,
     Softmax,
     Transpose,
 )
 from .conv import lower_conv, lower_dense
+from .quantized import lower_dequantize, lower_quantize, lower_quantized_add, lower_quantized_average
 from .rows import lower_batchnorm, lower_clip, lower_pool
 from .strided import (
     lower_argmax,
@@ -44,4 +49,8 @@ LOWER: Final[Mapping[type, Callable[..., None]]] = {
     Pad: lower_pad,
     Transpose: lower_transpose,
     Reshape: lower_reshape,
+    Quantize: lower_quantize,
+    Dequantize: lower_dequantize,
+    QuantizedAdd: lower_quantized_add,
+    QuantizedAverage: lower_quantized_average,
 }

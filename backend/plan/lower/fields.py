@@ -23,8 +23,9 @@ def strides_x(layout: Layout) -> dict[str, int]:
 
 
 def halo_fields(layout: Layout) -> dict[str, int]:
+    """The frame around a picture, and what it holds."""
     top, left, bottom, right = layout.halo
-    return {"halo_top": top, "halo_left": left, "halo_bottom": bottom, "halo_right": right}
+    return {"halo_top": top, "halo_left": left, "halo_bottom": bottom, "halo_right": right, "zero": layout.zero}
 
 
 def window_fields(

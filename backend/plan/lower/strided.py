@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from ...graph.ir import BATCH, ArgMax, Binary, Mean, Op, Pad, Reshape, Shape, Softmax, Transpose
 from ...kernels.step import KernelKey, KernelName
+from ...simd.element import FLOAT32, UINT8
 from ..layout import NO_HALO, Layout
 from ..planning import Planning, unsupported
 from .fields import halo_fields, loop_fields, row_major_strides, window_fields
@@ -31,7 +33,7 @@ def _copy_step(
 ) -> None:  # fmt: skip
     """y <- x over `shape`, after clearing y if it has a halo, which a copy's loops do not reach."""
     if planning.layout(y[0]).halo != NO_HALO:
-        _fill_step(planning, node, y[0], 0.0)
+        _fill_step(planning, node, y[0], planning.layout(y[0]).zero)
     planning.step(KernelKey("copy"), node, x=x, y=y, **loop_fields(shape, batch_free, x=x_strides, y=y_strides))
 
 
@@ -49,6 +51,21 @@ def _fill_step(planning: Planning, node: str, name: str, value: float) -> None:
     )
 
 
+def _float_sums(planning: Planning, name: str) -> str:
+    """Where a kernel that works on its result in place puts it: the value itself, or a float32 one to be copied."""
+    layout = planning.layout(name)
+    if layout.element == FLOAT32:
+        return name
+    return planning.temporary(f"{name}:f32", replace(layout, element=FLOAT32, halo=NO_HALO))
+
+
+def _copy_sums(planning: Planning, op: Op, name: str) -> None:
+    """The step that rounds what `_float_sums` made room for, if it did."""
+    if name != op.output:
+        x, y, shape = planning.layout(name), planning.layout(op.output), planning.value(op.output).shape
+        _copy_step(planning, op.name, shape, (name, x.inside), x.strides, (op.output, y.inside), y.strides)
+
+
 def lower_transpose(planning: Planning, op: Transpose) -> None:
     """Any permutation that leaves the batch where it is."""
     x, y = planning.layout(op.x), planning.layout(op.output)
@@ -64,14 +81,16 @@ def lower_reshape(planning: Planning, op: Reshape) -> None:
     """Nothing if both layouts lie alike; else to row-major order and from there to the new layout."""
     x, y = planning.layout(op.x), planning.layout(op.output)
     one_pixel = x.h == x.w == y.h == y.w == 1
-    if one_pixel and (x.images, x.image, x.halo) == (y.images, y.image, y.halo):
+    if one_pixel and (x.images, x.image, x.halo, x.element) == (y.images, y.image, y.halo, y.element):
         planning.alias[op.output] = op.x
         return
     x_shape, y_shape = planning.value(op.x).shape, planning.value(op.output).shape
     if planning.batched and x_shape[0] != y_shape[0]:
         raise unsupported(op, f"reshapes {x_shape} to {y_shape}, which moves axis 0, the batch")
     per_image = int(np.prod(x_shape[1:], dtype=np.int64))
-    flat = planning.temporary(f"{op.output}:row_major", Layout(x.images, 1, 1, per_image, per_image, NO_HALO, 2))
+    flat = planning.temporary(
+        f"{op.output}:row_major", Layout(x.images, 1, 1, per_image, per_image, NO_HALO, 2, x.element)
+    )
     _copy_step(planning, op.name, x_shape, (op.x, x.inside), x.strides, (flat, 0), row_major_strides(x_shape))
     _copy_step(planning, op.name, y_shape, (flat, 0), row_major_strides(y_shape), (op.output, y.inside), y.strides)
 
@@ -89,8 +108,9 @@ def lower_pad(planning: Planning, op: Pad) -> None:
     )
     x_start = x.inside + sum(a * b for a, b in zip(skip, x.strides, strict=True))
     y_start = y.inside + sum(a * b for a, b in zip(shift, y.strides, strict=True))
-    _fill_step(planning, op.name, op.output, op.value)
-    if op.value != 0 and y.halo != NO_HALO:
+    value = planning.stored_zero(op.output, int(op.value)) if y.element == UINT8 else op.value
+    _fill_step(planning, op.name, op.output, value)
+    if value != y.zero and y.halo != NO_HALO:
         raise unsupported(op, f"pads with {op.value} in front of a padded convolution")
     planning.step(
         KernelKey("copy"),
@@ -142,17 +162,20 @@ def lower_mean(planning: Planning, op: Mean) -> None:
         planning.step(KernelKey("global_average"), op.name, x=(op.x, x.inside), y=(op.output, y.inside), **fields)
         return
     batch_free = _require_batch_in_place(planning, op, 0 not in op.axes)
+    result = _float_sums(planning, op.output)
+    y = planning.layout(result)
     y_strides = _kept_strides(y, op.axes, op.keepdims, x.rank)
     count = int(np.prod([x_shape[axis] for axis in op.axes]))
-    _fill_step(planning, op.name, op.output, 0.0)
+    _fill_step(planning, op.name, result, 0.0)
     planning.step(
         KernelKey("mean"),
         op.name,
         x=(op.x, x.inside),
-        y=(op.output, y.inside),
+        y=(result, y.inside),
         **loop_fields(x_shape, batch_free, x=x.strides, y=y_strides),
         low=1.0 / count,
     )
+    _copy_sums(planning, op, result)
 
 
 def _kept_strides(y: Layout, axes: tuple[int, ...], keepdims: bool, rank: int) -> tuple[int, ...]:
@@ -165,8 +188,10 @@ def _kept_strides(y: Layout, axes: tuple[int, ...], keepdims: bool, rank: int) -
 
 def lower_softmax(planning: Planning, op: Softmax) -> None:
     """Softmax along any axis but the batch."""
-    y = planning.layout(op.output)
-    _axis_step(planning, op, "softmax", op.axis, y.strides, y.strides[op.axis])
+    result = _float_sums(planning, op.output)
+    y = planning.layout(result)
+    _axis_step(planning, op, "softmax", op.axis, result, y.strides, y.strides[op.axis])
+    _copy_sums(planning, op, result)
 
 
 def lower_argmax(planning: Planning, op: ArgMax) -> None:
@@ -177,24 +202,24 @@ def lower_argmax(planning: Planning, op: ArgMax) -> None:
             op, f"axis {op.axis} has {planning.value(op.x).shape[op.axis]} elements; {_MAX_INDEX} is the limit"
         )
     y_strides = _kept_strides(y, (op.axis,), op.keepdims, x.rank)
-    _axis_step(planning, op, "argmax", op.axis, y_strides, 0, option=int(op.select_last))
+    _axis_step(planning, op, "argmax", op.axis, op.output, y_strides, 0, option=int(op.select_last))
 
 
 def _axis_step(
-    planning: Planning, op: Softmax | ArgMax, kernel: KernelName, axis: int, y_strides: tuple[int, ...], y_axis: int,
-    option: int = 0,
+    planning: Planning, op: Softmax | ArgMax, kernel: KernelName, axis: int, result: str, y_strides: tuple[int, ...],
+    y_axis: int, option: int = 0,
 ) -> None:  # fmt: skip
-    x, y = planning.layout(op.x), planning.layout(op.output)
+    x, y = planning.layout(op.x), planning.layout(result)
     shape = planning.value(op.x).shape
     batch_free = _require_batch_in_place(planning, op, axis != 0)
     if y.halo != NO_HALO:
-        _fill_step(planning, op.name, op.output, 0.0)
+        _fill_step(planning, op.name, result, 0.0)
     loops = tuple(1 if a == axis else size for a, size in enumerate(shape))
     planning.step(
         KernelKey(kernel),
         op.name,
         x=(op.x, x.inside),
-        y=(op.output, y.inside),
+        y=(result, y.inside),
         length=shape[axis],
         x_axis=x.strides[axis],
         y_axis=y_axis,

@@ -1,0 +1,375 @@
+r"""Turns float32 ops between Dequantize and Quantize into integer ops.
+
+    before                                                        after
+    q -> Dequantize -> Conv | Dense [clip] -> Quantize -> r       q -> Conv | Dense [Requantize] -> r
+    q -> Dequantize -> Conv | Dense [clip] -> y                   q -> Conv | Dense [Requantize to float32] -> y
+    q -> Conv [Requantize] -> Dequantize --\                      q -> Conv [Requantize, inner, + s] -> r
+                                            Add -> Quantize -> r
+                         s -> Dequantize --/
+    q -> Conv [Requantize] -> Dequantize -> Clip -> Quantize -> r q -> Conv [Requantize, inner or clipped] -> r
+    q -> Dequantize -> Mean (2, 3) | average Pool -> Quantize     q -> QuantizedAverage
+    q -> Dequantize -> max Pool | Reshape | Transpose | Pad -> y  q -> the same on integers -> Dequantize -> y
+
+Weights and biases must be constants that the model states as integers (`Graph.quantized`), a bias may also be float32.
+Weights whose distance from their zero point does not fit int8, sums that might not fit int32, scales along another axis
+than the output channels': such ops stay as they are, and compute what the model says in float32. The arithmetic of
+quantising in between is kept, so that fused and unfused differ by float32 rounding only.
+
+May import: ir, prune, rewrite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ir import (
+    ABSENT,
+    Binary,
+    Clip,
+    Conv,
+    Dense,
+    Dequantize,
+    DType,
+    Epilogue,
+    Graph,
+    InnerRounding,
+    Mean,
+    Op,
+    Pad,
+    Pool,
+    Quantization,
+    Quantize,
+    QuantizedAdd,
+    QuantizedAverage,
+    QuantizedConstant,
+    Requantize,
+    Reshape,
+    Transpose,
+    Value,
+)
+from ..prune import rebuild
+from .rewrite import fresh, private_values
+
+_Array: TypeAlias = npt.NDArray[Any]
+
+
+def absorb_quantization(graph: Graph) -> Graph:
+    """The graph with integer ops wherever they compute the same; see the module's docstring."""
+    absorbing = _Absorbing(graph)
+    for op in graph.ops:
+        absorbing.take(op)
+    ops, values, constants = absorbing.ops.values(), absorbing.values, absorbing.constants
+    return replace(rebuild(graph, ops, values, constants), quantized={})
+
+
+@dataclass(frozen=True)
+class _Integers:
+    """An integer value and what its elements stand for, one scale for all."""
+
+    name: str
+    dtype: DType
+    scale: float
+    zero_point: int
+
+
+class _Absorbing:
+    """The ops written so far, by output, and the values and constants that they use."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.values = dict(graph.values)
+        self.constants = dict(graph.constants)
+        self.private = private_values(graph)
+        self.ops: dict[str, Op] = {}
+        self.padding: dict[str, int] = {}  # integer values -> what convolutions read around them
+
+    def take(self, op: Op) -> None:
+        """Appends the op, or what replaces it and ops before it."""
+        if isinstance(op, (Conv, Dense)):
+            op = self._integer_product(op) or op
+        elif isinstance(op, Quantize) and op.quantization.per_tensor and op.x in self.private:
+            merging = self._quantized_product, self._clipped_product, self._quantized_add, self._quantized_average
+            for merge in merging:
+                merged = merge(op)
+                if merged is not None:
+                    op = merged
+                    break
+        self.ops[op.output] = op
+
+    def integers(self, name: str) -> _Integers | None:
+        """The integers that a float32 value stands for, found behind a Dequantize and ops that only move numbers."""
+        op = self.ops.get(name)
+        if isinstance(op, Dequantize) and op.quantization.per_tensor:
+            return _Integers(op.x, op.quantization.dtype, op.quantization.scale[0], op.quantization.zero_point[0])
+        moves = isinstance(op, (Reshape, Transpose)) or (isinstance(op, Pool) and op.kind == "max")
+        if not moves and not (isinstance(op, Pad) and op.value == 0):
+            return None
+        assert isinstance(op, (Reshape, Transpose, Pool, Pad))
+        source = self.integers(op.x)
+        if source is None:
+            return None
+        output = f"{name}.integers"
+        if output not in self.ops:
+            output = fresh(output, self.values)
+            self.values[output] = replace(self.values[name], name=output, dtype=source.dtype)
+            moved = replace(op, x=source.name, output=output)
+            self.ops[output] = replace(moved, value=float(source.zero_point)) if isinstance(moved, Pad) else moved
+        return replace(source, name=output)
+
+    def constant(self, base: str, array: _Array) -> str:
+        """Files an array; returns its name."""
+        name = fresh(base, self.values)
+        array = np.ascontiguousarray(array)
+        array.setflags(write=False)
+        self.constants[name] = array
+        self.values[name] = Value(name, array.shape, array.dtype.name)
+        return name
+
+    def _integer_product(self, op: Conv | Dense) -> Op | None:
+        """The op on integers, still with a float32 result."""
+        x, stated = self.integers(op.x), self.graph.quantized.get(op.weight)
+        if x is None or stated is None or not isinstance(op.epilogue, Epilogue):
+            return None
+        residual = self.integers(op.epilogue.residual) if op.epilogue.residual != ABSENT else None
+        if residual is None and op.epilogue.residual != ABSENT:
+            return None
+        pads = isinstance(op, Conv) and any(op.pads)
+        if pads and self.padding.get(x.name, x.zero_point) != x.zero_point:
+            return None
+        folded = _int8_weight(stated, 0 if isinstance(op, Conv) else 1)
+        if folded is None:
+            return None
+        weight, weight_scale = folded
+        scale = x.scale * weight_scale
+        bias = self._int32_bias(op, scale)
+        if bias is None or not _fits_int32(op, x, weight, bias):
+            return None
+        if pads:
+            self.padding[x.name] = x.zero_point
+        return replace(
+            op,
+            x=x.name,
+            weight=self.constant(f"{op.weight}.int8", weight),
+            bias=self.constant(f"{op.output}.int32", bias),
+            x_zero_point=x.zero_point,
+            epilogue=Requantize(
+                scale=self.constant(f"{op.output}.scale", scale.astype(np.float32)),
+                dtype="float32",
+                zero_point=0,
+                low=op.epilogue.low,
+                high=op.epilogue.high,
+                residual=ABSENT if residual is None else residual.name,
+                residual_scale=0.0 if residual is None else residual.scale,
+                residual_zero_point=0 if residual is None else residual.zero_point,
+            ),
+        )
+
+    def _int32_bias(self, op: Conv | Dense, scale: _Array) -> _Array | None:
+        """The bias in steps of the accumulator, as the model states it if its scale is the accumulator's."""
+        if op.bias == ABSENT:
+            return np.zeros(scale.shape, np.int32)
+        stated = self.graph.quantized.get(op.bias)
+        if stated is not None and stated.stored.dtype == np.int32 and not any(stated.quantization.zero_point):
+            own = np.broadcast_to(np.array(stated.quantization.scale), scale.shape)
+            if np.allclose(own, scale, rtol=1e-6, atol=0):
+                return stated.stored
+        steps = np.rint(self.constants[op.bias].astype(np.float64) / scale)
+        return steps.astype(np.int32) if np.abs(steps).max() < 2**31 else None
+
+    def _quantized_product(self, op: Quantize) -> Op | None:
+        """Conv | Dense with the Quantize in its epilogue."""
+        producer = self.ops.get(op.x)
+        if not isinstance(producer, (Conv, Dense)) or not isinstance(producer.epilogue, Requantize):
+            return None
+        before, step = producer.epilogue, op.quantization.scale[0]
+        low, high = _bounds(op.quantization, before.low, before.high)
+        del self.ops[op.x]
+        scale = self.constants[before.scale].astype(np.float64) / step
+        epilogue = replace(
+            before,
+            scale=self.constant(f"{op.output}.scale", scale.astype(np.float32)),
+            dtype=op.quantization.dtype,  # type: ignore[arg-type]
+            zero_point=op.quantization.zero_point[0],
+            low=low,
+            high=high,
+            residual_scale=float(np.float32(before.residual_scale / step)),
+        )
+        return replace(producer, output=op.output, epilogue=epilogue)
+
+    def _clipped_product(self, op: Quantize) -> Op | None:
+        """An integer product whose result is dequantised, perhaps clipped, and quantised again."""
+        clip = self.ops.get(op.x)
+        name = clip.x if isinstance(clip, Clip) else op.x
+        value = self.integers(name)
+        if name not in self.private or value is None or value.name not in self.private:
+            return None
+        producer, step = self.ops.get(value.name), op.quantization.scale[0]
+        if not isinstance(producer, (Conv, Dense)) or not isinstance(producer.epilogue, Requantize):
+            return None
+        before = producer.epilogue
+        low, high = _bounds(op.quantization, *((clip.low, clip.high) if isinstance(clip, Clip) else (-np.inf, np.inf)))
+        inner = before.inner
+        if value.scale == step:  # both are bounds of the same steps
+            low, high = (min(max(bound, low), high) for bound in (before.low, before.high))
+        elif self._may_add(producer):
+            inner = InnerRounding(before.low, before.high, float(np.float32(value.scale / step)))
+        else:
+            return None
+        for swallowed in {op.x, name, value.name}:
+            self.ops.pop(swallowed)
+        epilogue = replace(
+            before,
+            dtype=op.quantization.dtype,  # type: ignore[arg-type]
+            zero_point=op.quantization.zero_point[0],
+            low=low,
+            high=high,
+            inner=inner,
+        )
+        return replace(producer, output=op.output, epilogue=epilogue)
+
+    def _quantized_add(self, op: Quantize) -> Op | None:
+        """An add of two integer values: in the epilogue of the later one's product, or by itself."""
+        add = self.ops.get(op.x)
+        if not isinstance(add, Binary) or add.kind != "add":
+            return None
+        a, b = self.integers(add.a), self.integers(add.b)
+        shape = self.values[op.output].shape
+        if a is None or b is None or not self.values[a.name].shape == self.values[b.name].shape == shape:
+            return None
+        step = op.quantization.scale[0]
+        assert isinstance(add.epilogue, Epilogue)
+        low, high = _bounds(op.quantization, add.epilogue.low, add.epilogue.high)
+        del self.ops[op.x]
+        order = list(self.ops)
+        own = [
+            (order.index(value.name), value, other)
+            for name, value, other in ((add.a, a, b), (add.b, b, a))
+            if name in self.private and value.name in self.private and self._may_add(self.ops.get(value.name))
+        ]
+        if own and a != b:
+            _, value, other = max(own, key=lambda item: item[0])
+            producer = self.ops.pop(value.name)
+            assert isinstance(producer, (Conv, Dense)) and isinstance(producer.epilogue, Requantize)
+            before = producer.epilogue
+            epilogue = replace(
+                before,
+                dtype=op.quantization.dtype,  # type: ignore[arg-type]
+                zero_point=op.quantization.zero_point[0],
+                low=low,
+                high=high,
+                residual=other.name,
+                residual_scale=float(np.float32(other.scale / step)),
+                residual_zero_point=other.zero_point,
+                inner=InnerRounding(before.low, before.high, float(np.float32(value.scale / step))),
+            )
+            return replace(producer, output=op.output, epilogue=epilogue)
+        return QuantizedAdd(
+            name=add.name,
+            a=a.name,
+            b=b.name,
+            output=op.output,
+            a_scale=float(np.float32(a.scale / step)),
+            a_zero_point=a.zero_point,
+            b_scale=float(np.float32(b.scale / step)),
+            b_zero_point=b.zero_point,
+            dtype=op.quantization.dtype,  # type: ignore[arg-type]
+            zero_point=op.quantization.zero_point[0],
+            low=low,
+            high=high,
+        )
+
+    def _may_add(self, op: Op | None) -> bool:
+        """Whether the op's epilogue can take an add behind what it does already."""
+        if not isinstance(op, (Conv, Dense)) or not isinstance(op.epilogue, Requantize):
+            return False
+        return op.epilogue.dtype != "float32" and op.epilogue.residual == ABSENT and op.epilogue.inner is None
+
+    def _quantized_average(self, op: Quantize) -> Op | None:
+        """Average pooling whose windows all have the same divisor."""
+        average = self.ops.get(op.x)
+        clip: Clip | None = None
+        if isinstance(average, Clip) and average.x in self.private:
+            clip, average = average, self.ops.get(average.x)
+        squeezed = isinstance(average, Reshape) and average.x in self.private
+        if squeezed:
+            assert isinstance(average, Reshape)
+            average = self.ops.get(average.x)
+            squeezed = isinstance(average, Mean)
+            if not squeezed:
+                return None
+        if not isinstance(average, (Mean, Pool)):
+            return None
+        x = self.integers(average.x)
+        shape = self.values[average.x].shape
+        if x is None or len(shape) != 4:
+            return None
+        if isinstance(average, Mean):
+            if average.axes != (2, 3):
+                return None
+            kernel, strides, pads, dilations = (shape[2], shape[3]), (1, 1), (0, 0, 0, 0), (1, 1)
+        else:
+            if average.kind != "average" or average.counted_pads != average.pads:
+                return None
+            kernel, strides, pads, dilations = average.kernel, average.strides, average.pads, average.dilations
+        step = op.quantization.scale[0]
+        low, high = _bounds(op.quantization, *((-np.inf, np.inf) if clip is None else (clip.low, clip.high)))
+        output = op.output
+        flattens = squeezed or (isinstance(average, Mean) and not average.keepdims)
+        if flattens:
+            output = fresh(f"{op.output}.picture", self.values)
+            self.values[output] = replace(self.values[op.output], name=output, shape=(*shape[:2], 1, 1))
+        result = QuantizedAverage(
+            name=average.name,
+            x=x.name,
+            output=output,
+            kernel=kernel,
+            strides=strides,
+            pads=pads,
+            dilations=dilations,
+            x_zero_point=x.zero_point,
+            factor=float(np.float32(x.scale / step / (kernel[0] * kernel[1]))),
+            dtype=op.quantization.dtype,  # type: ignore[arg-type]
+            zero_point=op.quantization.zero_point[0],
+            low=low,
+            high=high,
+        )
+        if not flattens:
+            return result
+        self.ops[output] = result
+        return Reshape(f"{average.name}.flatten", output, op.output)
+
+
+def _bounds(quantization: Quantization, low: float, high: float) -> tuple[float, float]:
+    """A clip to [low, high] and then to the range of the type, in steps from the zero point."""
+    step, zero_point = np.float32(quantization.scale[0]), quantization.zero_point[0]
+    range_ = np.iinfo(quantization.dtype)
+    least, most = float(range_.min - zero_point), float(range_.max - zero_point)
+    with np.errstate(over="ignore"):
+        in_steps = [float(np.rint(np.float32(bound) / step)) for bound in (low, high)]
+    return min(max(in_steps[0], least), most), min(max(in_steps[1], least), most)
+
+
+def _int8_weight(constant: QuantizedConstant, channel_axis: int) -> tuple[_Array, _Array] | None:
+    """Weights as int8 with zero point 0, and their scales per output channel; None if int8 cannot hold them."""
+    stored, quantization = constant.stored, constant.quantization
+    if stored.dtype == np.int32 or not (quantization.per_tensor or quantization.axis == channel_axis):
+        return None
+    aligned = [-1 if axis == quantization.axis else 1 for axis in range(stored.ndim)]
+    zero_point = np.array(quantization.zero_point, np.int32)
+    centred = stored.astype(np.int32) - (zero_point[0] if quantization.per_tensor else zero_point.reshape(aligned))
+    if centred.min() < -128 or centred.max() > 127:
+        return None
+    scale = np.broadcast_to(np.array(quantization.scale, np.float64), (stored.shape[channel_axis],))
+    return centred.astype(np.int8), scale
+
+
+def _fits_int32(op: Conv | Dense, x: _Integers, weight: _Array, bias: _Array) -> bool:
+    """Whether no accumulator can leave int32, whatever the inputs."""
+    range_ = np.iinfo(x.dtype)
+    most = max(range_.max - x.zero_point, x.zero_point - range_.min)
+    sums = np.abs(weight.astype(np.int64)).sum(axis=tuple(range(1, weight.ndim)) if isinstance(op, Conv) else 0)
+    return bool((sums * int(most) + np.abs(bias.astype(np.int64)) < 2**31).all())

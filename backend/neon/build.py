@@ -1,0 +1,159 @@
+"""C sources -> shared library, in the user's cache folder, by the system's C compiler.
+
+A library is kept under a digest of everything that it is made of: sources, the record `STEP`, compiler, flags and the
+CPU's features. Two processes may build at once: each works in a folder of its own, and the finished file gets its
+place by one rename.
+
+May import: errors, kernels.step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import platformdirs
+
+from ..errors import MachineError
+from ..kernels import step as step_record
+
+_SOURCES: Final = Path(__file__).resolve().parent
+
+BASE_SOURCES: Final = ("conv.c", "rows.c", "strided.c", "io.c", "team.c", "table.c")
+
+BASELINE: Final = "-march=armv8-a"
+
+FEATURE_SOURCES: Final[Mapping[str, tuple[str, str]]] = {
+    "asimddp": ("dot_s8.c", "-march=armv8.2-a+dotprod"),
+    "i8mm": ("matrix_8.c", "-march=armv8.2-a+i8mm"),
+    "bf16": ("bf16.c", "-march=armv8.2-a+bf16"),
+}
+"""Feature of the CPU -> (source that needs it, what the compiler has to be told)."""
+
+FLAGS: Final = (
+    "-std=gnu11",
+    "-O3",
+    "-fPIC",
+    "-pthread",
+    "-Wall",
+    "-Wextra",
+    "-ffp-contract=off",  # where two operations are meant to round twice, they do
+    "-fno-schedule-insns",  # before register allocation: it would need more registers than there are (tile.h)
+    "-fno-math-errno",
+)
+
+_CONSTANTS: Final = (
+    "GEMM_UNITS",
+    "PATCH_UNITS",
+    "ROW_UNITS",
+    "IMAGE_UNITS",
+    "CHAIN_UNITS",
+    "PATCH_OUT",
+    "PATCH_POINTS",
+)
+_C_TYPES: Final = {np.dtype(np.int64): "int64_t", np.dtype(np.float32): "float"}
+
+
+def step_header() -> str:
+    """step.h: the record `STEP` as a C struct that the compiler must lay out in the same way, and its constants."""
+    dtype = step_record.STEP
+    fields = dtype.fields
+    assert fields is not None
+    lines = ["/* Written by build.py from kernels/step.py. */", "#ifndef LN_STEP_H", "#define LN_STEP_H"]
+    lines += ["#include <stddef.h>", "#include <stdint.h>", "enum {"]
+    lines += [f"    {name} = {getattr(step_record, name)}," for name in _CONSTANTS]
+    lines += ["};", "typedef struct {"]
+    lines += [f"    {_C_TYPES[field]} {name};" for name, (field, *_) in fields.items()]
+    lines += ["} ln_step;"]
+    lines += [
+        f'_Static_assert(offsetof(ln_step, {name}) == {offset}, "{name}");' for name, (_, offset, *_) in fields.items()
+    ]
+    lines += [f'_Static_assert(sizeof(ln_step) == {dtype.itemsize}, "ln_step");', "#endif", ""]
+    return "\n".join(lines)
+
+
+def build_library(features: frozenset[str]) -> Path:
+    """The library for a CPU with these features (as /proc/cpuinfo names them), built if it is not there yet.
+
+    Raises: MachineError if there is no compiler, if it fails, or if the cache folder cannot be written to.
+    """
+    compiler = _compiler()
+    wanted = sorted(features & FEATURE_SOURCES.keys())
+    folder = Path(platformdirs.user_cache_dir("loadgen-numba")) / "neon" / _digest(compiler, wanted)
+    library = folder / "libloadgen_neon.so"
+    if library.exists():
+        return library
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            compile_sources(compiler, Path(scratch), wanted, Path(scratch) / library.name, ("-shared", "-lm"))
+            (Path(scratch) / library.name).replace(library)
+    except OSError as error:
+        raise MachineError(
+            f"the NEON library cannot be kept in {folder} ({error.strerror}): set XDG_CACHE_HOME to a folder that can "
+            "be written to"
+        ) from error
+    return library
+
+
+def compile_sources(
+    compiler: list[str],
+    scratch: Path,
+    features: list[str],
+    target: Path,
+    link: tuple[str, ...],
+    extra: tuple[Path, ...] = (),
+) -> None:
+    """Compiles every source into `scratch`, for these features, and `extra` ones; links the objects to `target`.
+
+    Raises: MachineError with the compiler's first complaint.
+    """
+    (scratch / "step.h").write_text(step_header(), encoding="utf-8")
+    units = [(_SOURCES / name, BASELINE) for name in BASE_SOURCES]
+    units += [(_SOURCES / name, march) for name, march in map(FEATURE_SOURCES.__getitem__, features)]
+    units += [(path, BASELINE) for path in extra]
+    objects = []
+    for path, march in units:
+        objects.append(str(scratch / path.with_suffix(".o").name))
+        defines = [f"-DLN_HAS_{feature.upper()}" for feature in features]
+        command = [*compiler, *FLAGS, march, *defines, f"-I{scratch}", f"-I{_SOURCES}"]
+        _run([*command, "-c", str(path), "-o", objects[-1]])
+    _run([*compiler, "-pthread", *objects, "-o", str(target), *link])
+
+
+def _compiler() -> list[str]:
+    """The command of `$CC`, or `cc`."""
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(command[0]) is None:
+        raise MachineError(
+            f"the NEON kernels are compiled on first use, but there is no C compiler {command[0]!r}: install one "
+            "(Debian: apt-get install gcc libc6-dev), or name yours in the environment variable CC"
+        )
+    return command
+
+
+def _digest(compiler: list[str], features: list[str]) -> str:
+    digest = hashlib.sha256(step_header().encode())
+    for part in (*compiler, _run([*compiler, "--version"]), *FLAGS, *features):
+        digest.update(part.encode() + b"\0")
+    for path in sorted(_SOURCES.glob("*.[ch]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        raise MachineError(
+            f"the NEON kernels cannot be compiled by {command[0]!r} (exit status {done.returncode}): {complaint}"
+        )
+    return done.stdout

@@ -1,0 +1,49 @@
+/* The kernels by name, as plans name them; kernels/table.py lists the same for Numba. */
+#include "common.h"
+
+#define LN_NAMES(X)                                                                                                   \
+    X(import_f32) X(import_runs) X(import_planes_3) X(import_u8) X(export) X(export_runs)                             \
+    X(depthwise) X(max_pool) X(average_pool) X(global_average) X(affine)                                              \
+    X(depthwise_3x3_1x1) X(depthwise_3x3_2x1) X(depthwise_3x3_3x1) X(depthwise_3x3_4x1)                               \
+    X(depthwise_3x3_5x1) X(depthwise_3x3_6x1) X(depthwise_3x3_7x1) X(depthwise_3x3_8x1)                               \
+    X(copy) X(fill) X(binary) X(mean) X(softmax) X(argmax)                                                            \
+    LN_TILES(X, conv_gemm) LN_TILES(X, conv_winograd)                                                                 \
+    LN_DOT_S8(X) LN_MATRIX_8(X) LN_BF16(X)
+
+/* Those that a feature of the CPU brings along (build.py); micro-kernels that no plan uses yet. */
+#ifdef LN_HAS_ASIMDDP
+#define LN_DOT_S8(X) X(gemm_s8_dot_8x3) X(gemm_s8_dot_6x4)
+#else
+#define LN_DOT_S8(X)
+#endif
+#ifdef LN_HAS_I8MM
+#define LN_MATRIX_8(X) X(gemm_u8_dot_8x3) X(gemm_s8_mm_8x3) X(gemm_u8_mm_8x3)
+#else
+#define LN_MATRIX_8(X)
+#endif
+#ifdef LN_HAS_BF16
+#define LN_BF16(X) X(gemm_bf16_dot_8x3) X(gemm_bf16_dot_6x4) X(gemm_bf16_mm_8x3)
+#else
+#define LN_BF16(X)
+#endif
+
+/* Those that conv.c makes, and simd/isa.py lists. */
+#define LN_TILES(X, name) X(name##_6x4) X(name##_8x3) X(name##_7x3) X(name##_12x2) X(name##_12x1) X(name##_1x8)
+
+#define LN_DECLARE(name) LN_KERNEL(name);
+LN_NAMES(LN_DECLARE)
+
+static const struct {
+    const char *name;
+    ln_kernel *kernel;
+} ln_table[] = {
+#define LN_ENTRY(name) {#name, ln_kernel_##name},
+    LN_NAMES(LN_ENTRY)};
+
+int64_t ln_abi(void) { return LN_ABI; }
+
+ln_kernel *ln_kernel_named(const char *name) {
+    for (size_t i = 0; i < sizeof ln_table / sizeof *ln_table; i++)
+        if (strcmp(ln_table[i].name, name) == 0) return ln_table[i].kernel;
+    return NULL;
+}

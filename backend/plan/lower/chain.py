@@ -1,0 +1,150 @@
+"""A chain of ops: the steps of each op, rewritten to work on the rows of one band, in memory of the worker's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ...graph.ir import ABSENT, Conv, Op
+from ...kernels.step import CHAIN_UNITS, STEP, KernelKey, unit_kind
+from ...simd.element import Operands
+from ..chains import Chain, Rows, Window, cut_bands, held_rows, window_of
+from ..layout import Layout
+from ..pack import words_of
+from ..plan import StepInfo
+from ..planning import Draft, Planning
+from .conv import repeated_rows, row_table
+
+_ALIGN: Final = 16
+
+
+def convolutions(ops: Sequence[Op]) -> list[Conv]:
+    """The ops of a chain: check.py lets no others through."""
+    return [op for op in ops if isinstance(op, Conv)]
+
+
+def chain_windows(planning: Planning, ops: list[Conv]) -> list[Window]:
+    """The window of each op's rows."""
+    return [window_of(op, planning.value(op.weight).shape[2]) for op in ops]
+
+
+def lower_chain(planning: Planning, chain: Chain, graph_ops: Sequence[Op], lowered: list[list[Draft]]) -> Draft:
+    """One draft that stands for all ops of the chain. lowered: the drafts of each op by itself."""
+    ops = convolutions(graph_ops)
+    layouts = [planning.layout(op.output) for op in ops]
+    cut = cut_bands([layout.h for layout in layouts], chain_windows(planning, ops), chain.parts, chain.rows)
+    size = max(int(draft.record["scratch_size"]) for drafts in lowered for draft in drafts)
+    for op, layout, held in zip(ops[:-1], layouts, held_rows(cut), strict=False):
+        size = -(-size // _ALIGN) * _ALIGN
+        planning.held[op.output] = size
+        size += words_of(held * layout.row, layout.element)
+    size = -(-size // _ALIGN) * _ALIGN
+    maker = _Links(planning, ops, layouts, planning.need_scratch(size))
+    starts = [0]
+    links: list[Draft] = []
+    for bands in cut:
+        for band in bands:
+            for index, rows in enumerate(band):
+                if rows.kept:
+                    links.append(maker.keep(index, rows))
+                before = band[index - 1] if index else None
+                links += [maker.link(index, rows, before, draft) for draft in lowered[index]]
+        starts.append(len(links))
+    record = np.zeros((), STEP)
+    record["unit_kind"], record["images"] = CHAIN_UNITS, 1
+    record["parts"], record["part_links"] = chain.parts, planning.buffers.add_table(np.array(starts))
+    return Draft(record, _info(planning, ops, lowered), planning.segment, links=tuple(links))
+
+
+class _Links:
+    """What all links of one chain have in common. scratch_words: of one worker."""
+
+    def __init__(self, planning: Planning, ops: list[Conv], layouts: list[Layout], scratch_words: int) -> None:
+        self.planning, self.ops, self.layouts, self.scratch_words = planning, ops, layouts, scratch_words
+
+    def link(self, index: int, rows: Rows, before: Rows | None, draft: Draft) -> Draft:
+        """A step of one op, for the rows of a band. before: what the op before it did in this band."""
+        op, layout = self.ops[index], self.layouts[index]
+        record, places = draft.record.copy(), dict(draft.places)
+        record["out_h"] = height = rows.end - rows.begin
+
+        if record["scratch_size"]:
+            record["scratch_size"] = self.scratch_words
+
+        (x, inside), x_layout = places["x"], self.planning.layout(op.x)
+        places["x"] = (x, inside + rows.begin * op.strides[0] * x_layout.row)
+        if before is not None:
+            self._hold("x", record, places, x_layout, before.held[0])
+
+        y, inside = places["y"]
+        places["y"] = (y, inside + rows.begin * layout.row)
+        above, below = layout.halo[0], layout.halo[2]
+        if index < len(self.ops) - 1:
+            self._hold("y", record, places, layout, rows.held[0])
+            above, below = max(0, -rows.held[0]), max(0, rows.held[1] - layout.h)
+        if record["halo_top"]:
+            record["halo_top"] = above if rows.begin == 0 else 0
+        if record["halo_bottom"]:
+            record["halo_bottom"] = below if rows.end == layout.h else 0
+
+        b_layout, record["b_image"] = None, 0
+        if "b" in places:
+            b_layout = self.planning.layout(op.epilogue.residual)
+            places["b"] = (places["b"][0], places["b"][1] + rows.begin * b_layout.row)
+        if record["tap_count"]:  # implicit GEMM: its tables end, and repeat, with the band's last pixel
+            self._cut_tables(record, op, x_layout, layout, b_layout, height)
+        else:
+            record["rows"] = height
+        return Draft(record, draft.info, draft.segment, places)
+
+    def keep(self, index: int, rows: Rows) -> Draft:
+        """A step that moves the rows that the band before has left to the front."""
+        name, layout = self.ops[index].output, self.layouts[index]
+        key = KernelKey("affine", operands=Operands(layout.element, layout.element, layout.element))
+        record = np.zeros((), STEP)
+        record["kernel"] = self.planning.kernels.setdefault(key, len(self.planning.kernels))
+        record["unit_kind"] = unit_kind(key.name)
+        record["low"], record["high"] = -np.inf, np.inf
+        record["images"], record["out_h"], record["rows"] = 1, rows.kept, rows.kept
+        record["out_w"], record["out_c"] = layout.row // layout.pixel, layout.channels_stored
+        record["x_row"] = record["y_row"] = layout.row
+        record["x_pixel"] = record["y_pixel"] = layout.pixel
+        record["x_worker"] = record["y_worker"] = self.scratch_words * layout.element.per_word
+        places = {"x": (name, rows.shift * layout.row), "y": (name, 0)}
+        return Draft(record, StepInfo.moving(self.ops[index].name, str(key)), self.planning.segment, places)
+
+    def _hold(
+        self, operand: str, record: Any, places: dict[str, tuple[str, int]], layout: Layout, first_row: int
+    ) -> None:
+        """Makes an operand one of which rows from `first_row` on are held: its memory begins there, not at the halo."""
+        name, inside = places[operand]
+        places[operand] = (name, inside - (layout.halo[0] + first_row) * layout.row)
+        record[f"{operand}_image"] = 0
+        record[f"{operand}_worker"] = self.scratch_words * layout.element.per_word
+
+    def _cut_tables(self, record: Any, op: Conv, x: Layout, y: Layout, b: Layout | None, height: int) -> None:
+        repeat = repeated_rows(self.planning.machine.isa)
+        add = self.planning.buffers.add_table
+        record["x_rows"] = add(row_table(x, (height, y.w), 1, op.strides, repeat))
+        record["y_rows"] = add(row_table(y, (height, y.w), 1, (1, 1), repeat))
+        record["b_rows"] = add(row_table(b or y, (height, y.w), 1, (1, 1), repeat))
+
+
+def _info(planning: Planning, ops: list[Conv], lowered: list[list[Draft]]) -> StepInfo:
+    residuals = [op.epilogue.residual for op in ops[1:] if op.epilogue.residual != ABSENT]
+    infos = [draft.info for drafts in lowered for draft in drafts]
+    first, last = lowered[0][0].info, lowered[-1][-1].info
+    return StepInfo(
+        node=f"{first.node} .. {last.node}",
+        op="Chain",
+        kernel=" + ".join(info.kernel for info in infos),
+        shape=last.shape,
+        macs=sum(info.macs for info in infos),
+        executed_macs=sum(info.executed_macs for info in infos),
+        weight_bytes=sum(info.weight_bytes for info in infos),
+        read_bytes=first.read_bytes + sum(planning.value_bytes(name) for name in residuals),
+        written_bytes=sum(draft.info.written_bytes for draft in lowered[-1]),
+        links=tuple(infos),
+    )

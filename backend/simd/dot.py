@@ -1,0 +1,99 @@
+"""The dot product at the heart of implicit GEMM: sums += words of x times words of packed weights.
+
+A word is four bytes: one float32, or as many smaller elements as fit it, consecutive in depth. A lane's accumulator
+takes all products of its word at once. Loops, tables and tiles of the micro-kernel count words and know nothing of
+this; another element type or instruction is another branch here.
+
+bfloat16 pairs are multiplied by x86's VDPBF16PS. Intel, "Software Developer's Manual", volume 2: for each lane, first
+the product of the odd elements is added, then that of the even ones, rounding to nearest even after each. Products of
+bfloat16 are exact in float32, so two multiply-adds in that order, which are what runs on a CPU that lacks the
+instruction, give the same bits, but for this: the instruction takes denormals for zeros, and returns zeros for them.
+
+Bytes, unsigned in x and signed in w, have sums of int32, which are exact: `integers.byte_dots`. Their depth comes in
+whole words, filled up with weights of zero.
+
+May import: simd.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .element import BFLOAT16, FLOAT32, UINT8, Operands
+from .integers import byte_dots
+from .isa import AVX512_BF16
+from .lane_operand import load_lane_operand
+from .memory import element_type
+from .tags import TagType
+from .vector import F32, I32, fma_vector, load_vector, splat_vector
+
+
+class Dot:
+    """Emits the dot product of one tag's x.
+
+    depth: elements of x in a word. word, sum: LLVM types in registers, of a word and of what the products add up to.
+    """
+
+    def __init__(self, builder: Any, tag: TagType) -> None:
+        self.builder, self.isa, self.element = builder, tag.isa, tag.operands.x
+        self.depth = self.element.per_word
+        self.word = F32 if self.element == FLOAT32 else I32
+        self.sum = I32 if self.element == UINT8 else F32
+
+    def broadcast(self, pointer: Any) -> Any:
+        """The word at a pointer to an element of x, in every lane. It need not be aligned to words."""
+        if self.element != FLOAT32:
+            pointer = self.builder.bitcast(pointer, self.word.as_pointer())
+        if self.isa.broadcast_loads:
+            word = self.builder.load(pointer, align=self.element.bytes)
+        else:
+            word = load_lane_operand(self.builder, pointer, self.element.bytes)
+        return splat_vector(self.builder, word, self.isa.lanes)
+
+    def broadcast_one(self, pointer: Any) -> Any:
+        """A word of one element of x and zeros behind it: what follows the last element may be anything, a NaN too."""
+        one = self.builder.load(self.builder.bitcast(pointer, element_type(self.element).as_pointer()))
+        return splat_vector(self.builder, self.builder.zext(one, self.word), self.isa.lanes)
+
+    def weights(self, pointer: Any) -> Any:
+        """A vector of words of weights, aligned to its size."""
+        return load_vector(self.builder, pointer, self.isa.lanes, self.isa.lanes * 4, self.word)
+
+    def accumulate(self, x: Any, w: Any, total: Any) -> Any:
+        """total + the products of the words' elements, lane by lane."""
+        builder = self.builder
+        if self.element == FLOAT32:
+            return fma_vector(builder, self.isa, x, w, total)
+        if self.element == UINT8:
+            return byte_dots(builder, self.isa, x, w, total)
+        if AVX512_BF16 in self.isa.extensions:
+            # Declared with integers in place of bfloat, as LLVM 16 and older do; later ones translate that.
+            name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.isa.lanes}"
+            signature = ir.FunctionType(total.type, [total.type, w.type, x.type])
+            return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [total, w, x])
+        (x_even, x_odd), (w_even, w_odd) = self._halves(x), self._halves(w)
+        total = fma_vector(builder, self.isa, x_odd, w_odd, total)
+        return fma_vector(builder, self.isa, x_even, w_even, total)
+
+    def _halves(self, words: Any) -> tuple[Any, Any]:
+        """The even and the odd bfloat16 of each word, as float32."""
+        builder, floats = self.builder, ir.VectorType(F32, self.isa.lanes)
+        shift = ir.Constant(words.type, [16] * self.isa.lanes)
+        upper = ir.Constant(words.type, [0xFFFF0000] * self.isa.lanes)
+        return builder.bitcast(builder.shl(words, shift), floats), builder.bitcast(builder.and_(words, upper), floats)
+
+
+@intrinsic
+def dot_bfloat16(_typing: Any, isa: Any, x: Any, w: Any, total: Any) -> Any:
+    """[total[i] + x[2i + 1] * w[2i + 1] + x[2i] * w[2i] ...], x and w bfloat16 in the bits of vectors of float32"""
+
+    def emit(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        dot = Dot(builder, TagType(signature.args[0].isa, None, Operands(x=BFLOAT16)))
+        words = ir.VectorType(I32, dot.isa.lanes)
+        return dot.accumulate(builder.bitcast(args[1], words), builder.bitcast(args[2], words), args[3])
+
+    return total(isa, x, w, total), emit

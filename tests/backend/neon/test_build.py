@@ -1,0 +1,96 @@
+"""How the C library is built and refused: by real compilers, in cache folders of its own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from plan_runner import KERNELS
+
+from backend import InferenceSession, MachineError
+from backend.kernels.step import KernelKey
+from backend.neon import build, library
+from backend.simd.isa import EXTENSIONS, NEON
+
+_CROSS = "aarch64-linux-gnu-gcc"
+_COMPILER = "cc" if platform.machine() == "aarch64" else _CROSS
+needs_compiler = pytest.mark.skipif(KERNELS != "neon", reason="needs a compiler for Arm: tools/arm64/test --kernels")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", _COMPILER)
+
+
+def test_a_missing_compiler_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler -O2")
+    with pytest.raises(MachineError, match=r"no C compiler 'no-such-compiler'.*apt-get install gcc libc6-dev"):
+        build.build_library(frozenset())
+
+
+def test_a_compiler_for_another_machine_is_refused_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An x86 compiler does not know Arm's flags, an old one not the newest features."""
+    monkeypatch.setenv("CC", "gcc -march=no-such-cpu" if platform.machine() == "aarch64" else "gcc")
+    with pytest.raises(MachineError, match=r"cannot be compiled by 'gcc' \(exit status 1\): .*error"):
+        build.build_library(frozenset())
+
+
+@needs_compiler
+def test_processes_that_build_at_once_get_the_same_library(tmp_path: Path) -> None:
+    """Both succeed, one file is left, and no scratch folder."""
+    script = "from backend.neon.build import build_library; print(build_library(frozenset()))"
+    command = [sys.executable, "-c", script]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) for _ in range(2)]
+    paths = {process.communicate(timeout=120)[0].strip() for process in running}
+    assert [process.returncode for process in running] == [0, 0]
+    (path,) = map(Path, paths)
+    assert path.is_file() and [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert path.is_relative_to(tmp_path)
+
+
+@needs_compiler
+def test_compiler_flags_and_features_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library for one CPU, or by one compiler, is not used for another."""
+    keys = {build._digest([_COMPILER], features) for features in ([], ["asimddp"], ["asimddp", "bf16"])}
+    keys.add(build._digest([_COMPILER, "-g"], []))
+    monkeypatch.setattr(build, "FLAGS", ("-O1",))
+    keys.add(build._digest([_COMPILER], []))
+    assert len(keys) == 5
+
+
+def test_every_feature_has_a_source_and_a_flag_of_the_isa() -> None:
+    for feature, (source, _) in build.FEATURE_SOURCES.items():
+        assert feature in EXTENSIONS[NEON.name]
+        assert (Path(build.__file__).parent / source).is_file()
+
+
+def test_a_damaged_library_is_refused(tmp_path: Path) -> None:
+    damaged = tmp_path / "libloadgen_neon.so"
+    damaged.write_bytes(b"no library")
+    with pytest.raises(MachineError, match=r"cannot be loaded .* remove it to have it built anew"):
+        library.load_library(damaged)
+
+
+def test_abi_numbers_agree() -> None:
+    """Of abi.h and of its Python side."""
+    assert f"#define LN_ABI {library.ABI}\n" in (Path(build.__file__).parent / "abi.h").read_text()
+
+
+def test_every_kernel_name_of_every_tile_is_in_the_table() -> None:
+    """The table of the C library lists what plans for this ISA may name; the compiler sees to it that they exist."""
+    table = (Path(build.__file__).parent / "table.c").read_text()
+    for tile in NEON.tiles:
+        assert f"X(name##_{tile})" in table
+    for mr in range(1, NEON.depthwise_mr + 1):
+        assert f"X({KernelKey('depthwise_3x3')}_{mr}x1)" in table
+
+
+@pytest.mark.skipif(platform.machine() == "aarch64", reason="here it is no error")
+def test_the_c_library_is_refused_on_x86() -> None:
+    with pytest.raises(MachineError, match=r"kernels='neon' are for aarch64 .*: use kernels='numba'"):
+        InferenceSession(b"", kernels="neon", threads=1)

@@ -1,0 +1,33 @@
+"""Whole networks by the C library against onnxruntime: in this process on Arm, else under an emulator.
+
+ResNet50 is the demo's, which the harness makes; tools/arm64/test has it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from plan_runner import KERNELS, MACHINE, run_plan
+from test_real_models import LOGITS, TOLERANCE, realistic, theirs
+
+from backend.graph.onnx_reader import read_model
+from backend.graph.passes import run_passes
+from backend.graph.prune import prune
+from backend.plan.planner import make_plan
+
+pytestmark = pytest.mark.skipif(KERNELS != "neon", reason="needs the C library: tools/arm64/test --kernels")
+
+
+@pytest.mark.parametrize("name", LOGITS)
+def test_logits_are_onnxruntimes(name: str, models_dir: Path) -> None:
+    """One image by one thread and by two: the same bits, near onnxruntime's."""
+    path, images = models_dir / f"{name}.onnx", realistic(name)[:1]
+    graph = run_passes(prune(read_model(onnx.load(path)), (LOGITS[name],)))
+    plan = make_plan(graph, MACHINE, 1, None)
+    (one,), (two,) = (run_plan(plan, {"input": images}, threads) for threads in (1, 2))
+    assert one.tobytes() == two.tobytes(), "the bits depend on the number of threads"
+    expected = theirs(path, LOGITS[name], images)
+    assert np.abs(one - expected).max() <= TOLERANCE.get(name, 1e-4) * np.abs(expected).max()

@@ -1,0 +1,84 @@
+"""Machines described by a file: what is written holds, what is not is detected, what is wrong is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_models import model, node
+
+from backend import InferenceSession, MachineError, detect, plan_model, read_machine
+
+BOARD = """
+cpu = "Cortex-A76"
+isa = "neon"
+extensions = ["asimddp"]
+cores = 4
+l1d_bytes = 65536
+l2_bytes = 524288
+l3_bytes = 2097152
+"""
+
+
+MODEL = model([node("Conv", "x w", "y")], {"x": ["N", 3, 8, 8]}, ["y"], {"w": np.ones((8, 3, 3, 3), np.float32)})
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "board.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_board_that_is_elsewhere(tmp_path: Path) -> None:
+    found = read_machine(write(tmp_path, BOARD))
+    assert (found.cpu, found.cores, found.l1d_bytes, found.l2_bytes, found.l3_bytes) == (
+        "Cortex-A76", 4, 65536, 524288, 2097152,
+    )  # fmt: skip
+    assert (found.isa.name, found.isa.extensions) == ("neon", ("asimddp",))
+    assert "board.toml" in found.sources["l2_bytes"]
+
+
+def test_what_is_left_out_is_detected(tmp_path: Path) -> None:
+    here = detect()
+    found = read_machine(write(tmp_path, "l2_bytes = 4096\n"))
+    assert found.l2_bytes == 4096
+    assert (found.isa, found.cores, found.l3_bytes) == (here.isa, here.cores, here.l3_bytes)
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("l4_bytes = 1", "unknown key 'l4_bytes': the keys are cpu, isa, extensions, cores, l1d_bytes"),
+        ("cores = 0", "cores = 0: 1 to 4096 is needed"),
+        ("cores = true", "cores = True: 1 to 4096 is needed"),
+        ("l2_bytes = '1M'", "l2_bytes = '1M': 1 to 1099511627776 is needed"),
+        ("isa = 'mmx'", "isa = 'mmx': one of avx512, avx2, neon, generic is needed"),
+        ("isa = 'neon'\nextensions = ['avx']", "extensions ['avx']: those of neon are ['asimddp', "),
+        ("cores =", "is no TOML: "),
+    ],
+)
+def test_what_no_machine_has_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=re.escape(complaint)) as caught:
+        read_machine(write(tmp_path, text))
+    assert str(caught.value).startswith(f"machine file {tmp_path / 'board.toml'}")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="cannot be read: No such file"):
+        read_machine(tmp_path / "none.toml")
+
+
+def test_plans_follow_the_file(tmp_path: Path) -> None:
+    """A file instead of a machine: the plan is for its caches."""
+    small = write(tmp_path, "l2_bytes = 4096\n")
+    plan = plan_model(MODEL, machine=small)
+    assert plan.machine.l2_bytes == 4096
+
+
+def test_another_architecture_can_be_planned_for_but_not_run(tmp_path: Path) -> None:
+    other = write(tmp_path, BOARD if detect().isa.architecture == "x86_64" else "isa = 'avx2'\n")
+    assert plan_model(MODEL, machine=other).machine.isa.architecture != detect().isa.architecture
+    with pytest.raises(MachineError, match="it cannot run here"):
+        InferenceSession(MODEL, machine=other, threads=1)

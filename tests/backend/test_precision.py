@@ -1,0 +1,145 @@
+"""precision= of a session: what is refused, what emulation stands for, what becomes of a real network in bf16."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plan_runner import MACHINE
+from test_bfloat16 import rounded
+from test_isa import loops
+from test_real_models import LOGITS, realistic
+
+from backend import InferenceSession, MachineError, PlanError, plan_model
+from backend.graph.ir import Conv, Dense, reads
+from backend.graph.onnx_reader import read_model
+from backend.graph.passes import run_passes
+from backend.graph.prune import prune
+from backend.kernels.gemm_tile import UNROLL
+from backend.plan.precision import settle_precision
+from backend.reference import run_reference
+from backend.simd.isa import AVX2, AVX512, AVX512_BF16
+
+NATIVE = replace(AVX512, extensions=(AVX512_BF16,))
+WITHOUT = replace(MACHINE, isa=AVX512, best_isa=AVX512)
+
+
+def test_bf16_where_the_cpu_has_no_instructions() -> None:
+    """The flag that is missing, and both ways out."""
+    with pytest.raises(MachineError) as caught:
+        settle_precision("bf16", WITHOUT)
+    assert str(caught.value) == (
+        "precision='bf16' needs bf16 instructions, and this CPU lacks avx512_bf16: run on a CPU whose /proc/cpuinfo "
+        "lists avx512_bf16 (with isa='avx512'), choose precision='fp32', or 'bf16-emulated' for bf16's results, "
+        "slower than fp32"
+    )
+
+
+def test_bf16_with_an_isa_that_has_none() -> None:
+    with pytest.raises(MachineError, match=r"and ISA 'avx2' has none: .*isa='avx512'"):
+        settle_precision("bf16", replace(MACHINE, isa=AVX2, best_isa=NATIVE))
+
+
+def test_emulation_uses_no_bf16_instructions_even_where_there_are_some() -> None:
+    machine = replace(MACHINE, isa=NATIVE, best_isa=NATIVE)
+    assert settle_precision("bf16", machine) == ("bf16", machine)
+    assert settle_precision("bf16-emulated", machine) == ("bf16", replace(machine, isa=AVX512))
+
+
+def test_a_plan_of_another_precision_is_refused(models_dir: Path) -> None:
+    model = models_dir / "tiny_resnet8.onnx"
+    narrow = InferenceSession(model, precision="bf16-emulated", machine=MACHINE, threads=1)
+    record = narrow.plan().record
+    assert record.precision == "bf16", "a plan is the same whether it is emulated or not"
+    with pytest.raises(PlanError, match="it is for precision bf16, not fp32"):
+        InferenceSession(model, machine=MACHINE, plan=record)
+    again = InferenceSession(model, precision="bf16-emulated", machine=MACHINE, threads=1, plan=record)
+    images = {"input": realistic("tiny_resnet8")}
+    assert narrow.run(None, images)[0].tobytes() == again.run(None, images)[0].tobytes()
+
+
+def rounded_twin(path: Path, output: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """NumPy's values of a tensor: all in float64, and with every weight and every value in between as bfloat16."""
+    graph = run_passes(prune(read_model(path), (output,)))
+    exact = run_reference(graph, {"input": images}, np.float64)[0]
+    weights = [op.weight for op in graph.ops if isinstance(op, (Conv, Dense))]
+    graph = replace(graph, constants={**graph.constants, **{name: rounded(graph.constants[name]) for name in weights}})
+    values: dict[str, np.ndarray] = {"input": rounded(images)}
+    for op in graph.ops:
+        inputs = [name for name in dict.fromkeys(reads(op)) if name in values]
+        one = replace(graph, ops=(op,), inputs=tuple(inputs), outputs=(op.output,))
+        (result,) = run_reference(one, {name: values[name] for name in inputs}, np.float64)
+        values[op.output] = result if op.output == output else rounded(result)
+    return exact, values[output]
+
+
+@pytest.mark.parametrize("name", LOGITS)
+def test_logits_are_as_near_as_rounding_lets_them_be(name: str, models_dir: Path) -> None:
+    """About as far from the exact ones as NumPy's that rounds the same values: how errors add up is a matter of chance.
+
+    A value in the wrong place, or rounded to a bit less, is further off.
+    """
+    path, images = models_dir / f"{name}.onnx", realistic(name)[:1]
+    if name.startswith("tiny"):  # few logits: more pictures
+        images = np.concatenate([np.roll(realistic(name), shift, axis=-1) for shift in range(8)])
+    session = InferenceSession(path, precision="bf16-emulated", machine=MACHINE, threads=1, outputs=[LOGITS[name]])
+    (got,) = session.run(None, {"input": images})
+    exact, twin = rounded_twin(path, LOGITS[name], images)
+    ours, theirs = (float(np.linalg.norm(logits - exact)) for logits in (got, twin))
+    assert 0.5 * theirs <= ours <= 1.5 * theirs, f"{ours / np.linalg.norm(exact):.3g} of the logits"
+
+
+def test_memory_is_half(models_dir: Path) -> None:
+    path = models_dir / "mobilenet_v2_1.0_224.onnx"
+    owned = [
+        plan_model(path, precision=precision, machine=MACHINE).owned_bytes(1) for precision in ("fp32", "bf16-emulated")
+    ]
+    assert owned[1] < 0.6 * owned[0]
+
+
+_COMPILE = """
+import sys
+import numba
+numba.config.CPU_NAME, numba.config.CPU_FEATURES = "cooperlake", ""
+from dataclasses import replace
+from numba.core import types
+from backend.kernels.conv_gemm import conv_gemm
+from backend.kernels.step import STEP
+from backend.simd.element import BFLOAT16, Operands
+from backend.simd.isa import AVX512, AVX512_BF16
+from backend.simd.tags import TagType
+isa = replace(AVX512, extensions=(AVX512_BF16,))
+arrays = [types.Array(dtype, 1, "C") for dtype in (types.float32, types.float32, types.int32, types.int64)]
+for tile in isa.tiles:
+    kernel = numba.njit(nogil=True, error_model="numpy")(conv_gemm.py_func)
+    tag = TagType(isa, tile, Operands(BFLOAT16, BFLOAT16, BFLOAT16))
+    signature = (tag, *arrays, numba.from_dtype(STEP), types.int64, types.int64, types.int64)
+    kernel.compile(signature)
+    print("=====", tile)
+    print(kernel.inspect_asm(signature))
+"""
+"""Compiles for the first CPU that has the instructions, and runs nothing: any x86 host can do that."""
+
+
+def test_tiles_are_compiled_to_dot_products() -> None:
+    """The unrolled loop is MR * NR VDPBF16PS on whole registers per word, sums stay there, results are rounded by
+    VCVTNEPS2BF16, and nothing is left of the emulation."""
+    done = subprocess.run([sys.executable, "-c", _COMPILE], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    texts = re.split(r"===== (\d+)x(\d+)\n", done.stdout)[1:]
+    assert len(texts) == 3 * len(AVX512.tiles)
+    for mr, nr, text in zip(texts[::3], texts[1::3], texts[2::3], strict=True):
+        tile = f"{mr}x{nr}"
+        dots = {loop: len(re.findall(r"\tvdpbf16ps\t.*%zmm", loop)) for loop in loops(text)}
+        hot = max(dots, key=lambda loop: dots[loop])
+        assert dots[hot] == UNROLL * int(mr) * int(nr), tile
+        assert not re.findall(r"\tvmov[a-z0-9]+\t%zmm\d+, -?\d*\(%r[sb]p", hot), f"{tile}: vectors go to the stack"
+        loads = re.findall(r"\tvp?broadcast[sd]s?\t-?\d*\(|\{1to16\}", hot)
+        assert len(loads) == UNROLL * int(mr), f"{tile}: each word of x is read once"
+        assert "vfmadd" not in hot and "vpslld" not in hot, f"{tile}: emulation"
+        assert text.count("\tvcvtneps2bf16\t%zmm") >= int(mr) * int(nr), tile
