@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,7 +102,7 @@ def config_from_record(record: Mapping[str, Any], folder: Path) -> RunConfig:
     return RunConfig(**values)
 
 
-_PATH_FIELDS: Final = ("model", "dataset_path", "output", "store_path", "user_conf", "audit_conf", "plan")
+_PATH_FIELDS: Final = tuple(field.name for field in fields(RunConfig) if "Path" in str(field.type))
 
 
 def _check_files(config: RunConfig, profile: Profile) -> Path:

@@ -30,9 +30,16 @@ _FLAGS: Final[Mapping[str, str]] = {
     "threads": "--threads",
     "instances": "--instances",
     "isa": "--isa",
+    "precision": "--precision",
+    "kernels": "--kernels",
 }
 """RunConfig's field -> the flag of `run` that sets it."""
-_FILE_FLAGS: Final[Mapping[str, str]] = {"model": "--model", "dataset_path": "--dataset-path", "plan": "--plan"}
+_FILE_FLAGS: Final[Mapping[str, str]] = {
+    "model": "--model",
+    "dataset_path": "--dataset-path",
+    "plan": "--plan",
+    "machine": "--machine",
+}
 """Of these only the file's name is told: where a submitter keeps files is nobody's business, and helps nobody."""
 
 _WITHOUT_CALIBRATION: Final = frozenset({"fp32", "bf16", "bf16-emulated"})
