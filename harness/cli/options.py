@@ -80,8 +80,8 @@ def shared_run(settings: dict[str, Any], output: Path) -> RunConfig:
     Paths become absolute: they are read again by runs that may begin elsewhere.
     """
     names = (
-        "model", "dataset_path", "profile", "backend", "max_batch", "threads", "instances", "isa", "precision", "kernels",
-        "machine", "plan",
+        "model", "dataset_path", "profile", "backend", "max_batch", "threads", "instances", "isa", "precision",
+        "kernels", "machine", "plan",
     )  # fmt: skip
     values = {name: settings.pop(name) for name in names}
     values["store_path"] = settings.pop("preprocessed_dir")
