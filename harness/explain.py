@@ -11,12 +11,10 @@ from typing import Final
 from . import early_stopping
 from .config import STREAMS, Scenario
 from .results import RunResult
-from .settings import MS_PER_S, SettingValues, latency_goal
+from .settings import MS_PER_S, OFFLINE_SLACK, SettingValues, latency_goal
 
 _STREAM_ROOM: Final = 0.8
 _OFFLINE_ROOM: Final = 1.05
-_OFFLINE_SLACK: Final = 1.1
-"""LoadGen's own: it prepares so many times the samples that the least duration takes at target_qps."""
 _LOWER_RATE: Final = 0.95
 _MUCH_LOWER_RATE: Final = 0.8
 _FAR_OVER: Final = 1.5
@@ -71,7 +69,7 @@ def _for_offline(result: RunResult) -> tuple[Advice, ...]:
     if not result.metric:
         return ()
     why = f"{result.metric:.4g} samples/s ended the test before its least duration"
-    return (Advice("Offline", "target_qps", result.metric * _OFFLINE_ROOM / _OFFLINE_SLACK, why),)
+    return (Advice("Offline", "target_qps", result.metric * _OFFLINE_ROOM / OFFLINE_SLACK, why),)
 
 
 def _for_stream(scenario: Scenario, result: RunResult, effective: SettingValues) -> tuple[Advice, ...]:

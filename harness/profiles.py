@@ -4,7 +4,6 @@ what tells whether a model is the benchmark's own.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from preprocessing import IMAGENET, MOBILENET, PreprocessSpec
 
 from .config import IMAGENET_CLASS_COUNT, ProfileName
 from .errors import BadInputError
+from .quantize.record import digest, read_record
 
 IMAGENET_VALIDATION_COUNT: Final = 50_000
 """Images of the ImageNet 2012 validation set, all of which an official accuracy run answers."""
@@ -26,12 +26,13 @@ IMAGENET_VALIDATION_COUNT: Final = 50_000
 class Official:
     """What MLPerf asks of a benchmark's model.
 
-    `name`: of the published file. `md5`: of each published version of it, as Zenodo states them.
+    `name`: of the published file. `md5`, `urls`: of each published version of it, as Zenodo states them.
     `input_name`: of its input. `accuracy_percent`: top-1 of the reference; `accuracy_share`: of which so much is asked.
     """
 
     name: str
     md5: tuple[str, ...]
+    urls: tuple[str, ...]
     input_name: str
     accuracy_percent: float
     accuracy_share: float
@@ -61,6 +62,10 @@ class Profile:
 RESNET50: Final = Official(
     name="resnet50_v1.onnx",
     md5=("f6a4da60cd5f084d97efc2c1ddb10beb", "a638cf028b5870da29e09ccc2f7182e7"),  # opset 11, opset 8
+    urls=(
+        "https://zenodo.org/records/4735647/files/resnet50_v1.onnx?download=1",
+        "https://zenodo.org/records/2592612/files/resnet50_v1.onnx?download=1",
+    ),
     input_name="input_tensor:0",
     accuracy_percent=76.46,
     accuracy_share=0.99,
@@ -82,16 +87,17 @@ PROFILES: Final[Mapping[ProfileName, Profile]] = {
 
 
 def not_the_official_model(profile: Profile, model: Path) -> str | None:
-    """Why runs of this model file cannot be submitted, or None if it is a published file to the byte."""
+    """Why runs of this model file cannot be submitted; None if it is a published file to the byte, or was quantised
+    from one, as its record says.
+    """
     if profile.official is None:
         return None
-    with model.open("rb") as file:
-        md5 = hashlib.md5(usedforsecurity=False)
-        while block := file.read(_BLOCK_BYTES):
-            md5.update(block)
-    if md5.hexdigest() in profile.official.md5:
+    md5 = digest(model, "md5")
+    record = read_record(model)
+    if md5 in profile.official.md5 or (record is not None and record.get("model_md5") in profile.official.md5):
         return None
-    return f"{model.name} (md5 {md5.hexdigest()}) is none of the published {profile.official.name} files"
+    origin = "was not quantised from one of" if record is not None else "is none of"
+    return f"{model.name} (md5 {md5}) {origin} the published {profile.official.name} files"
 
 
 def doubt_about_input(profile: Profile, input_name: str) -> str | None:
@@ -113,9 +119,6 @@ def doubt_about_input(profile: Profile, input_name: str) -> str | None:
                 f"profile {profile.name}: if it is such a model, use --profile {other.name}"
             )
     return None
-
-
-_BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,14 +95,17 @@ def config_from_record(record: Mapping[str, Any], folder: Path) -> RunConfig:
         raise BadInputError(
             f"{folder}: run.json has format {record.get('format')}, this version knows {FORMAT}: run it again"
         )
-    values = dict(record["config"])
-    for name in _PATH_FIELDS:
-        values[name] = None if values[name] is None else Path(values[name])
-    values["not_submittable"] = tuple(values["not_submittable"])
-    return RunConfig(**values)
+    values = {name: value for name, value in record["config"].items() if value is not None}
+    unknown = values.keys() - {field.name for field in fields(RunConfig)}
+    if unknown:
+        raise BadInputError(
+            f"{folder}: run.json holds {min(unknown)!r}, which this version does not know: run it again"
+        )
+    values |= {name: Path(values[name]) for name in _PATH_FIELDS if name in values}
+    return RunConfig(**{"model": None, **values, "not_submittable": tuple(values.get("not_submittable", ()))})
 
 
-_PATH_FIELDS: Final = ("model", "dataset_path", "output", "store_path", "user_conf", "audit_conf", "plan")
+_PATH_FIELDS: Final = tuple(field.name for field in fields(RunConfig) if "Path" in str(field.type))
 
 
 def _check_files(config: RunConfig, profile: Profile) -> Path:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from .config import SCENARIOS, RunConfig, Scenario
+from .config import SCENARIOS, ComplianceTest, RunConfig, Scenario
 from .errors import BadInputError
 
 CONF_FOLDER: Final = Path(__file__).parent / "conf"
@@ -139,8 +139,13 @@ def _checked(
 def audit_file(config: RunConfig) -> Path | None:
     """The audit settings of a test: those of its compliance test, or the file it names."""
     if config.compliance_test is not None:
-        return CONF_FOLDER / f"{config.compliance_test}.conf"
+        return audit_path(config.compliance_test)
     return config.audit_conf
+
+
+def audit_path(test: ComplianceTest) -> Path:
+    """The official settings of a compliance test."""
+    return CONF_FOLDER / f"{test}.conf"
 
 
 def is_set(settings: tuple[UserSetting, ...], scenario: str, key: str) -> bool:
@@ -187,7 +192,7 @@ def sample_count(scenario: Scenario, effective: SettingValues) -> tuple[int, boo
     least = int(effective["min_query_count"])
     if scenario == "Offline":
         expected = (
-            _OFFLINE_SLACK * float(effective["min_duration_ms"]) / MS_PER_S * float(effective["offline_expected_qps"])
+            OFFLINE_SLACK * float(effective["min_duration_ms"]) / MS_PER_S * float(effective["offline_expected_qps"])
         )
         return max(least, int(expected)), True
     samples_per_query = int(effective["multi_stream_samples_per_query"]) if scenario == "MultiStream" else 1
@@ -204,7 +209,8 @@ def latency_goal(scenario: Scenario, effective: SettingValues) -> tuple[float, f
     return float(effective[f"{prefix}_target_latency_percentile"]), None
 
 
-_OFFLINE_SLACK: Final = 1.1
+OFFLINE_SLACK: Final = 1.1
+"""LoadGen's own: Offline's query has so many times the samples that the least duration takes at the expected rate."""
 
 RATE_ATTRIBUTES: Final[Mapping[str, str]] = {"Server": "server_target_qps", "Offline": "offline_expected_qps"}
 LATENCY_ATTRIBUTES: Final[Mapping[str, str]] = {

@@ -39,6 +39,19 @@ profile_option: Final = click.option(
 )
 
 
+kernels_option: Final = click.option(
+    "--kernels",
+    type=click.Choice(["auto", "numba", "neon"]),
+    default="auto",
+    show_default=True,
+    help="numba: whose kernels; neon: the C library, on Arm.",
+)
+
+machine_option: Final = click.option(
+    "--machine", type=PATH, metavar="FILE.toml", help="numba: plan for the machine described in this file."
+)
+
+
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What runs of several scenarios share; `run_settings` reads it."""
     options = (
@@ -52,6 +65,8 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--instances", type=int, metavar="N", help="Inference sessions side by side."),
         click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic."),
         click.option("--precision", type=PRECISION, help="Of values and weights. [default: the model's]"),
+        kernels_option,
+        machine_option,
         plan_option,
     )
     for option in reversed(options):
@@ -65,7 +80,8 @@ def shared_run(settings: dict[str, Any], output: Path) -> RunConfig:
     Paths become absolute: they are read again by runs that may begin elsewhere.
     """
     names = (
-        "model", "dataset_path", "profile", "backend", "max_batch", "threads", "instances", "isa", "precision", "plan",
+        "model", "dataset_path", "profile", "backend", "max_batch", "threads", "instances", "isa", "precision",
+        "kernels", "machine", "plan",
     )  # fmt: skip
     values = {name: settings.pop(name) for name in names}
     values["store_path"] = settings.pop("preprocessed_dir")

@@ -11,7 +11,16 @@ from click.core import ParameterSource
 
 from ..config import DEFAULT_OUTPUT, PROFILE_NAMES, SCENARIOS, ProfileName, RunConfig
 from ..errors import BadInputError
-from .options import PATH, PRECISION, ScenarioChoice, common_options, plan_option, preprocessed_dir_option
+from .options import (
+    PATH,
+    PRECISION,
+    ScenarioChoice,
+    common_options,
+    kernels_option,
+    machine_option,
+    plan_option,
+    preprocessed_dir_option,
+)
 
 
 @click.command()
@@ -53,14 +62,8 @@ from .options import PATH, PRECISION, ScenarioChoice, common_options, plan_optio
 @click.option("--user-conf", type=PATH, metavar="FILE", help="LoadGen settings. [default: the package's user.conf]")
 @click.option("--audit-conf", type=PATH, metavar="FILE", help="Settings of a compliance test. [default: none]")
 @click.option("--isa", metavar="NAME", help="numba: avx512, avx2, neon or generic. [default: the best there is]")
-@click.option(
-    "--kernels",
-    type=click.Choice(["auto", "numba", "neon"]),
-    default="auto",
-    show_default=True,
-    help="numba: whose kernels; neon: the C library, on Arm.",
-)
-@click.option("--machine", type=PATH, metavar="FILE.toml", help="numba: plan for the machine described in this file.")
+@kernels_option
+@machine_option
 @click.option("--precision", type=PRECISION, help="Of values and weights. [default: the model's]")
 @plan_option
 @common_options

@@ -11,15 +11,14 @@ import click
 
 from ..config import COMPLIANCE_TESTS, ComplianceTest
 from ..errors import CheckFailedError
+from ..submission.rounds import ROUNDS
 from .options import PATH, common_options, engine_options, shared_run
 
 if TYPE_CHECKING:
     from ..doctor import Finding
 
-_PRESENT_ROUND: Final = "v6.1"
-
 _round: Final = click.option(
-    "--round", "round_name", default=_PRESENT_ROUND, show_default=True, metavar="NAME", help="Whose rules."
+    "--round", "round_name", default=ROUNDS[0], show_default=True, metavar="NAME", help="Whose rules."
 )
 _system_type: Final = click.option(
     "--scenarios",

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from ..config import ProfileName, check_model_file
 from ..errors import BadInputError
+from .record import record_path
 
 Method: TypeAlias = Literal["minmax", "percentile", "entropy"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
@@ -61,7 +62,7 @@ class QuantizeConfig:
     @property
     def report_path(self) -> Path:
         """The report as JSON, beside the model."""
-        return self.output.with_suffix(".json")
+        return record_path(self.output)
 
 
 def parse_kept(text: str | None, flag: str) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from .measure import (
     weight_spread,
 )
 from .models import activations_of, layers_of, set_metadata
+from .record import origin
 
 METADATA_KEY: Final = "loadgen_numba.quantization"
 
@@ -106,6 +107,7 @@ def run_quantize(config: QuantizeConfig, progress: Progress) -> Outcome:
         )
         record = record_of(outcome, {a.tensor: (a.low, a.high) for a in activations})
         set_metadata(quantized, METADATA_KEY, json.dumps({key: record[key] for key in _IN_MODEL}))
+        record |= origin(config.model, quantized)
         write_whole(config.output, quantized.read_bytes(), "--output")
         write_whole(config.report_path, (json.dumps(record, indent=1) + "\n").encode(), "--output")
     return outcome

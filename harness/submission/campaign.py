@@ -55,7 +55,8 @@ class CampaignConfig:
     """What a campaign is to do.
 
     run: what every run shares; its output is OUTPUT/runs. package: the tree; its runs are run.output/<profile>.
-    tune_s: length of a short run. duration_s: of performance runs, of a rehearsal only; None for the official one.
+    tune_s: length of a short run. duration_s: of performance runs, of a rehearsal only, and Offline then takes no more
+    samples than it needs; None for the official one.
     """
 
     run: RunConfig
@@ -214,6 +215,7 @@ class Campaign:
             mode=kind,
             user_conf=self._load_path(scenario),
             min_duration_s=self._config.duration_s if kind == "performance" else None,
+            min_query_count=1 if scenario == "Offline" and self._config.duration_s is not None else None,
             not_submittable=reasons,
         )
 

@@ -19,7 +19,10 @@ from .audit import COMPLIANCE_ACCURACY, VERIFY_ACCURACY, VERIFY_PERFORMANCE
 from .rounds import Division, Round
 from .verify import PASS
 
-_SAME: Final = ("backend", "model", "dataset_path", "profile", "plan", "isa", "max_batch", "instances", "threads")
+_SAME: Final = (
+    *("backend", "model", "dataset_path", "profile", "precision", "plan", "kernels", "machine", "isa"),
+    *("max_batch", "instances", "threads"),
+)
 """Settings that performance, accuracy and compliance runs of one scenario share by the rules, or they prove nothing."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..config import Scenario
+from ..quantize.record import read_record
 from ..settings import LATENCY_ATTRIBUTES, RATE_ATTRIBUTES
 from .collect import ScenarioRuns, reasons_against
 from .rounds import Division, Round
@@ -29,12 +30,19 @@ _FLAGS: Final[Mapping[str, str]] = {
     "threads": "--threads",
     "instances": "--instances",
     "isa": "--isa",
+    "precision": "--precision",
+    "kernels": "--kernels",
 }
 """RunConfig's field -> the flag of `run` that sets it."""
-_FILE_FLAGS: Final[Mapping[str, str]] = {"model": "--model", "dataset_path": "--dataset-path", "plan": "--plan"}
+_FILE_FLAGS: Final[Mapping[str, str]] = {
+    "model": "--model",
+    "dataset_path": "--dataset-path",
+    "plan": "--plan",
+    "machine": "--machine",
+}
 """Of these only the file's name is told: where a submitter keeps files is nobody's business, and helps nobody."""
 
-_WITHOUT_CALIBRATION: Final = frozenset({"fp32", "bf16", "as in the model"})
+_WITHOUT_CALIBRATION: Final = frozenset({"fp32", "bf16", "bf16-emulated"})
 """Precisions for which no ranges are measured."""
 
 
@@ -144,7 +152,11 @@ def source_readme(rules: Round, rehearsal: bool) -> str:
 
 
 def calibration(runs: Sequence[ScenarioRuns]) -> str | None:
-    """documentation/calibration.md of runs without quantisation; None if a quantisation has to be described."""
+    """documentation/calibration.md: that nothing is quantised, or the quantisation's record; None if there is none."""
+    models = {found.performance.record["config"]["model"] for found in runs} - {None}
+    records = [record for model in sorted(models) if (record := read_record(Path(model))) is not None]
+    if records:
+        return "# Calibration\n\n" + "\n".join(_of_record(record) for record in records)
     precisions = sorted({str(found.performance.record["backend"].get("precision", "fp32")) for found in runs})
     if not set(precisions) <= _WITHOUT_CALIBRATION:
         return None
@@ -153,6 +165,31 @@ def calibration(runs: Sequence[ScenarioRuns]) -> str | None:
         f"Precision: {', '.join(precisions)}. Nothing is quantised to integers: no ranges are measured, and\n"
         "no calibration data is used. Weights are the model file's own, converted to this precision where it differs.\n"
     )
+
+
+def _of_record(record: Mapping[str, Any]) -> str:
+    """A quantisation in words, its images and its ranges."""
+    images = record["calibration"]["images"]
+    kept = ", ".join(record["kept_float32"]) or "none"
+    lines = [
+        f"`{Path(record['model']).name}` (md5 {record['model_md5']}) was quantised after training to 8-bit integers by",
+        "`loadgen-numba quantize`, with onnxruntime's quantizer; QuantizeLinear and DequantizeLinear mark every layer.",
+        "",
+        f"- Ranges of activations: method {record['method']} over {len(images)} images, "
+        f"{record['calibration']['source']}",
+        f"- Weights: {record['weights']}, symmetric, from the weights alone",
+        f"- Layers kept in float32: {kept}",
+        "",
+        "| tensor | low | high |",
+        "|---|---|---|",
+        *(f"| `{name}` | {low:.6g} | {high:.6g} |" for name, (low, high) in record["ranges"].items()),
+        "",
+        "Calibration images:",
+        "",
+        *(f"- {name}" for name in images),
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _verdict(result: Mapping[str, Any]) -> str:

@@ -123,8 +123,8 @@ def _calibration(config: PackageConfig, runs: tuple[ScenarioRuns, ...]) -> str:
         text = documents.calibration(runs) or ""
     if not text.strip():
         raise BadInputError(
-            "the runs are of a quantised model, whose calibration has to be described: write how its ranges were found "
-            "to a file and pass it with --calibration"
+            "the runs may be of a quantised model, and no record of `quantize` lies beside it: describe how its ranges "
+            "were found in a file and pass it with --calibration"
         )
     return f"{documents.REHEARSAL_MARK}\n\n{text}" if config.rehearsal else text
 

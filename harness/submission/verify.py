@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from ..config import ComplianceTest
 from ..errors import BadInputError
 from ..responses import decode
 from ..results import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG, DetailLog, read_detail
+from ..settings import audit_path, read_audit_conf
 
 PASS: Final = "TEST PASS"
 FAIL: Final = "TEST FAIL"
@@ -30,12 +32,6 @@ _SHORT_LATENCY_NS: Final[Mapping[str, float]] = {"SingleStream": 200_000, "Multi
 _SHORT_RATE_PER_S: Final[Mapping[str, float]] = {"SingleStream": 200_000, "MultiStream": 1_600_000}
 """TEST04 compares the same numbers with queries per second, so that nearly every stream gets the wider tolerance."""
 _NS_PER_S: Final = 1e9
-
-AUDIT_EFFECTS: Final[Mapping[ComplianceTest, Mapping[str, Any]]] = {
-    "TEST01": {"effective_accuracy_log_sampling_target": 4096},
-    "TEST04": {"effective_performance_issue_same": True, "effective_performance_issue_same_index": 3},
-}
-"""What a detail log shows of a run that had the test's audit settings."""
 
 _SUMMARY_SCORES: Final[Mapping[str, tuple[str, bool]]] = {
     "SingleStream": (r".*Early stopping (?:90th|90\.0th|99\.9th) percentile estimate", True),
@@ -142,6 +138,13 @@ def verify_performance(test: ComplianceTest, performance_run: Path, test_run: Pa
     return Verification(passed, "\n".join(("Verifying performance.", *scores, verdict)) + "\n")
 
 
+@lru_cache
+def audit_effects(test: ComplianceTest) -> Mapping[str, int]:
+    """What a detail log shows of a run that had the test's audit settings, and of no other; a truth counts as 1."""
+    settings = read_audit_conf(audit_path(test))
+    return {f"effective_{one.key}": int(one.value) for one in settings if one.key != "mode" and one.value != "0"}
+
+
 def _problems(test: ComplianceTest, reference: DetailLog, tested: DetailLog) -> Iterator[str]:
     """Why two runs cannot be compared."""
     for log in (reference, tested):
@@ -154,7 +157,7 @@ def _problems(test: ComplianceTest, reference: DetailLog, tested: DetailLog) -> 
     bound = "effective_target_latency_ns"
     if reference.values["effective_scenario"] == "Server" and reference.values[bound] != tested.values[bound]:
         yield "Server target latency mismatch"
-    for key, value in AUDIT_EFFECTS[test].items():
+    for key, value in audit_effects(test).items():
         if tested.values.get(key) != value:
             yield f"{key} is {tested.values.get(key)} in {tested.path}, {test} asks for {value}"
         if reference.values.get(key) == value:

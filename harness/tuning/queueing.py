@@ -33,13 +33,16 @@ _SURE: Final = 0.95
 
 @dataclass(frozen=True)
 class Load:
-    """What the queue does at a rate. late_share: of queries over the bound. valid_probability: of a whole run.
+    """What the queue does at a rate.
 
+    late_share: of queries over the bound; over n queries that share has a standard deviation of
+    late_deviation / sqrt(n), more than if queries were late independently. valid_probability: of a whole run.
     undisturbed_s: response time of queries that met no queue, at a low quantile.
     """
 
     rate_qps: float
     late_share: float
+    late_deviation: float
     valid_probability: float
     undisturbed_s: float
 
@@ -79,7 +82,8 @@ class Queue:
         probability = _below(
             allowed_late(queries, percentile) + 0.5, queries * share, math.sqrt(queries * variance_per_query)
         )
-        return Load(rate_qps, share, probability, float(np.quantile(responses, UNDISTURBED)))
+        deviation = math.sqrt(variance_per_query)
+        return Load(rate_qps, share, deviation, probability, float(np.quantile(responses, UNDISTURBED)))
 
     def best(self, bound_s: float, percentile: float, duration_s: float, most_qps: float) -> Load | None:
         """The greatest rate, up to `most_qps`, at which a run is VALID as good as surely; None if there is none."""

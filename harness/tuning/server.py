@@ -9,12 +9,12 @@ Python, for the system) is the difference between the responses of those that me
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from ..early_stopping import allowed_late
 from ..errors import BadInputError
 from ..timings import Durations
 from .queueing import UNDISTURBED, Load, Queue
@@ -27,8 +27,8 @@ _SETTLED: Final = 0.02
 _ALIKE: Final = 0.25
 _OVERLOAD: Final = 0.95
 _BACK_OFF: Final = 0.95
-_CONTRADICTED: Final = 2.0
-"""A probe with so many times the late queries that are allowed contradicts the model, however short it is."""
+_CONTRADICTED: Final = 3.0
+"""A probe whose share of late queries is so many standard deviations above the model's contradicts it."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def tune_server(run_probe: RunProbe, instances: int, capacity_qps: float, goal: 
     while len(probes) < _MOST_PROBES:
         probe = run_probe(load.rate_qps)
         probes.append(probe)
-        queries = max(1, round(load.rate_qps * goal.duration_s))
-        if probe.late_share > _CONTRADICTED * max(allowed_late(queries, goal.percentile), 0) / queries:
+        deviation = load.late_deviation / math.sqrt(max(1, probe.responses.count))
+        if probe.late_share > load.late_share + _CONTRADICTED * deviation:
             ceiling = _BACK_OFF * load.rate_qps
         proposed = _best([one for one in probes if _alike(one, probe)], instances, goal, ceiling)
         settled = abs(proposed.rate_qps / load.rate_qps - 1) <= _SETTLED

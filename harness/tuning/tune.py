@@ -15,11 +15,12 @@ from typing import Final
 
 from ..config import STREAMS, RunConfig, Scenario
 from ..errors import BadInputError
+from ..estimates import MOST_QUERIES
 from ..progress import Progress
 from ..results import METRICS
 from ..run import DEFAULT_MAX_BATCH, RunOutcome, run
 from ..run_folder import write_atomically
-from ..settings import MS_PER_S, SettingValues, latency_goal
+from ..settings import MS_PER_S, OFFLINE_SLACK, SettingValues, latency_goal
 from .server import Probe, ServerGoal, tune_server
 
 _STREAM_ROOM: Final = 0.8
@@ -28,20 +29,16 @@ _FEWEST_STREAM_QUERIES: Final = 20
 _OFFLINE_REPEATS: Final = 3
 _OFFLINE_MARGIN: Final = 1.05
 """On top of the confidence interval: a run of ten minutes may be faster than one of seconds, after the first heat."""
-_OFFLINE_SLACK: Final = 1.1
-"""LoadGen's own: it prepares so many times the samples that the least duration takes at target_qps."""
 _CONFIDENCE: Final = 0.95
 _T_975: Final = 4.303
 """Student's t for three runs (two degrees of freedom)."""
-_MOST_QUERIES: Final = 2_000_000
-"""LoadGen keeps about 300 bytes per prepared query."""
 
 
 @dataclass(frozen=True)
 class TuneConfig:
     """run: what every run shares; its output gets the short runs. seconds: length of one of them.
 
-    duration_s: of the runs to tune for; None for the official one.
+    duration_s: of the runs to tune for, Offline's with as many samples as that takes; None for the official one.
     """
 
     run: RunConfig
@@ -120,7 +117,7 @@ def _tune_stream(config: TuneConfig, scenario: Scenario, progress: Progress) -> 
     responses, mean_s = outcome.responses, outcome.responses.mean_s()
     percentile, _ = latency_goal(scenario, official)
     least_s, least_queries = _duration_s(config, official), int(official["min_query_count"])
-    hint_s = max(_STREAM_ROOM * mean_s, 2 * least_s / _MOST_QUERIES)
+    hint_s = max(_STREAM_ROOM * mean_s, 2 * least_s / MOST_QUERIES)
     queries = max(least_queries, round(least_s / mean_s))
     samples = int(official["multi_stream_samples_per_query"]) if scenario == "MultiStream" else 1
     spread = 1 / math.sqrt(responses.count)
@@ -146,9 +143,10 @@ def _tune_offline(config: TuneConfig, progress: Progress) -> Tuned:
     mean = statistics.fmean(rates)
     half_width = _T_975 * statistics.stdev(rates) / math.sqrt(len(rates))
     low, high = max(min(rates), mean - half_width), mean + half_width
-    least_s, least_samples = _duration_s(config, official), int(official["min_query_count"])
-    target = min(high * _OFFLINE_MARGIN / _OFFLINE_SLACK, _MOST_QUERIES / (_OFFLINE_SLACK * least_s))
-    samples = max(least_samples, int(_OFFLINE_SLACK * least_s * target))
+    least_s = _duration_s(config, official)
+    least_samples = int(official["min_query_count"]) if config.duration_s is None else 1
+    target = min(high * _OFFLINE_MARGIN / OFFLINE_SLACK, MOST_QUERIES / (OFFLINE_SLACK * least_s))
+    samples = max(least_samples, int(OFFLINE_SLACK * least_s * target))
     bound_by = "duration" if samples > least_samples else f"the least number of samples, {least_samples}"
     return Tuned(
         "Offline",
@@ -171,7 +169,7 @@ def _tune_server(config: TuneConfig, progress: Progress) -> Tuned:
     least_s = _duration_s(config, official)
     percentile, bound_s = latency_goal("Server", official)
     assert bound_s is not None
-    goal = ServerGoal(bound_s, percentile, least_s, _MOST_QUERIES / least_s)
+    goal = ServerGoal(bound_s, percentile, least_s, MOST_QUERIES / least_s)
 
     def probe(rate_qps: float) -> Probe:
         outcome = _short_run(config, "Server", config.seconds, progress, target_qps=rate_qps, min_query_count=1)

@@ -36,7 +36,10 @@ OFFICIAL = {
 
 
 AUDITED: dict[str, dict[str, Any]] = {
-    "TEST01": {"effective_accuracy_log_sampling_target": 4096},
+    "TEST01": {
+        "effective_accuracy_log_sampling_target": 4096,
+        "effective_accuracy_log_rng_seed": 720381539243781796,
+    },
     "TEST04": {"effective_performance_issue_same": True, "effective_performance_issue_same_index": 3},
 }
 

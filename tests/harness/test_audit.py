@@ -13,7 +13,10 @@ from harness.errors import BadInputError
 from harness.submission import verify
 
 AUDITED = {
-    "TEST01": {"effective_accuracy_log_sampling_target": 4096},
+    "TEST01": {
+        "effective_accuracy_log_sampling_target": 4096,
+        "effective_accuracy_log_rng_seed": 720381539243781796,
+    },
     "TEST04": {"effective_performance_issue_same": True, "effective_performance_issue_same_index": 3},
 }
 
@@ -104,6 +107,11 @@ def test_what_cannot_be_audited(command: Command, dataset: Path, tmp_path: Path)
     (tmp_path / "mine.conf").write_text("*.SingleStream.target_latency = 0.005\n")
     done = command("audit", "TEST04", folder)
     assert (done.status, "mine.conf is not what it was" in done.stderr) == (2, True)
+    record = run_record(folder / "performance")
+    for change, reason in (({"config": {**record["config"], "colour": 1}}, "'colour'"), ({"format": 0}, "format 0")):
+        (folder / "performance/run.json").write_text(json.dumps({**record, **change}))
+        done = command("audit", "TEST04", folder)
+        assert (done.status, reason in done.stderr) == (2, True), done.stderr
     assert not (folder / "TEST04").exists()
 
 

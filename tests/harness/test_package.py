@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from harness_support import Command
 from submission_support import GOOD, IMAGES, snapshot
 
 from harness.errors import BadInputError
+from harness.profiles import PROFILES, not_the_official_model
 from harness.submission import system
+from harness.submission.checks import CheckConfig, check_tree
 from harness.submission.package import PackageConfig, package, truncated
 from harness.submission.rounds import load_round
 
@@ -166,6 +169,39 @@ def test_a_quantised_model_needs_its_calibration_described(
     assert "500 images" in (base / "documentation/calibration.md").read_text()
     values = json.loads((base / "results/box1/resnet50/Offline/measurements.json").read_text())
     assert values["weight_data_types"] == "int8"
+
+
+def test_the_record_of_a_quantisation_becomes_its_description(
+    command: Command, official_runs: Path, system_toml: Path, dataset: Path, model: Path, tmp_path: Path
+) -> None:
+    """And a model counts as the benchmark's own if it was quantised from a published file, and is that very result."""
+    done = command(
+        "quantize", "--model", model, "--dataset-path", dataset, "--output", "int8.onnx", "--count", 8, "--quiet"
+    )
+    assert done.status == 0, done.stderr
+    quantised = tmp_path / "int8.onnx"
+    shutil.copytree(official_runs, tmp_path / "runs")
+    for path in (tmp_path / "runs").rglob("run.json"):
+        record = json.loads(path.read_text())
+        record["config"]["model"], record["backend"]["precision"] = str(quantised), "int8"
+        path.write_text(json.dumps(record))
+    assert command(*flags(tmp_path / "runs", system_toml)).status == 0
+    text = (tmp_path / "out/submission/closed/Acme/documentation/calibration.md").read_text()
+    report = json.loads((tmp_path / "int8.json").read_text())
+    source_md5 = hashlib.md5(model.read_bytes(), usedforsecurity=False).hexdigest()
+    assert source_md5 in text and "over 8 images" in text
+    assert all(f"- {name}\n" in text for name in report["calibration"]["images"])
+    assert all(f"| `{name}` | {low:.6g} |" in text for name, (low, _) in report["ranges"].items())
+    assert check_tree(CheckConfig(tmp_path / "out/submission", "v6.1")).passed
+    resnet50 = PROFILES["resnet50"]
+    assert resnet50.official is not None
+    ours = replace(resnet50, official=replace(resnet50.official, md5=(source_md5,)))
+    assert not_the_official_model(ours, quantised) is None
+    assert "was not quantised from one of" in str(not_the_official_model(resnet50, quantised))
+    quantised.write_bytes(quantised.read_bytes() + b" ")  # another file than the record's
+    assert "is none of" in str(not_the_official_model(ours, quantised))
+    done = command(*flags(tmp_path / "runs", system_toml))
+    assert (done.status, "--calibration" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

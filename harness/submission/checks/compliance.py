@@ -56,7 +56,7 @@ def _accuracy_passed(folder: ScenarioFolder) -> Problems:
 def _settings(folder: ScenarioFolder) -> Problems:
     """And that nothing else was run with a test's settings."""
     for test, log in folder.tests.items():
-        for key, value in verify.AUDIT_EFFECTS[test].items():
+        for key, value in verify.audit_effects(test).items():
             if log.log is not None and log.value(key) != value:
                 yield log.path, f"{key} is {log.value(key)}, {test} asks for {value}: not a run of {test}"
             if folder.performance.value(key) == value:
