@@ -14,10 +14,8 @@ LN_INLINE void TILE_NAME(multiply_)(int32x4_t acc[MR][NR], const uint8_t *const 
     int8x16_t b[NR];
     LN_UNROLLED for (int n = 0; n < NR; n++) b[n] = vld1q_s8(w + n * 16);
     LN_UNROLLED for (int m = 0; m < MR; m++) {
-        uint8x16_t a;
-        __asm__("ldr %s0, %1" : "=w"(a) : "m"(*(const uint32_t *)(const void *)(x[m] + k)));
-        ln_bytes prepared = ln_prepared(a);
-        LN_UNROLLED for (int n = 0; n < NR; n++) acc[m][n] = ln_byte_dot(acc[m][n], b[n], prepared);
+        ln_bytes a = ln_word_at(x[m] + k);
+        LN_UNROLLED for (int n = 0; n < NR; n++) acc[m][n] = ln_byte_dot(acc[m][n], b[n], a);
     }
 }
 
