@@ -108,7 +108,7 @@ LN_TYPED_KERNEL(max_pool) {
     ln_zero_halo(Y, memory, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
 }
 LN_INSTANCE(max_pool, , LN_F32, LN_F32, LN_F32)
-LN_INSTANCE(max_pool, _u8, LN_U8, LN_U8, LN_U8)
+LN_INSTANCE(max_pool, _u8_u8, LN_U8, LN_U8, LN_U8)
 
 LN_KERNEL(average_pool) {
     ln_range rows = ln_unit_rows(step, images, unit);

@@ -10,7 +10,7 @@
     X(copy) X(fill) X(binary) X(mean) X(softmax) X(argmax)                                                            \
     LN_TILES(X, conv_gemm, ) LN_TILES(X, conv_winograd, )                                                             \
     X(import_f32_f32_u8) X(import_runs_f32_u8) X(import_planes_3_f32_u8) X(import_u8_f32_u8) X(export_u8)             \
-    X(max_pool_u8) X(affine_u8) X(copy_u8) X(fill_u8) X(fill_f32_u8)                                                  \
+    X(max_pool_u8_u8) X(affine_u8) X(copy_u8) X(fill_u8) X(fill_f32_u8)                                                  \
     X(quantize_f32_u8) X(dequantize_u8_f32) X(quantized_add_u8) X(quantized_average_u8)                               \
     X(depthwise_u8_u8) X(depthwise_u8_u8_f32) X(depthwise_3x3_u8)                                                     \
     LN_TILES(X, conv_gemm, _u8) LN_TILES(X, conv_gemm, _u8_f32)                                                       \
