@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from plan_runner import KERNELS
 
 from backend import InferenceSession, MachineError
-from backend.kernels.step import KernelKey
+from backend.kernels.step import KernelKey, KernelName
 from backend.neon import build, library
 from backend.simd.isa import EXTENSIONS, NEON
 
@@ -79,6 +81,13 @@ def test_a_damaged_library_is_refused(tmp_path: Path) -> None:
 def test_abi_numbers_agree() -> None:
     """Of abi.h and of its Python side."""
     assert f"#define LN_ABI {library.ABI}\n" in (Path(build.__file__).parent / "abi.h").read_text()
+
+
+def test_every_kernel_of_plans_has_a_twin() -> None:
+    """A kernel that is new in kernels/step.py needs one here; the kernel tests say whether it does the same."""
+    table = (Path(build.__file__).parent / "table.c").read_text()
+    missing = [name for name in get_args(KernelName) if not re.search(rf"X\({name}[_)]|, {name}, ", table)]
+    assert not missing
 
 
 def test_every_kernel_name_of_every_tile_is_in_the_table() -> None:
