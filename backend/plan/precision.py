@@ -1,7 +1,7 @@
 """Precision: what may be asked for, whether the machine has it, and the element type that it gives every value. Pure.
 
 bf16: a value is bfloat16 as long as a convolution or dense layer follows it, float32 after that. So inputs are
-rounded once, what the layers read is narrow, and logits, softmax and all other outputs are not rounded to 8 bits.
+rounded once, what the layers read is narrow, and logits, softmax and all outputs that no layer reads are not rounded.
 Kernels read and write either type, so no step is added for a change; indices stay float32, which holds them exactly.
 Weights of convolutions and dense layers are rounded too; biases, depthwise filters and other constants are not.
 
