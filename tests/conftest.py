@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 _ARM64 = {
-    "tests/backend": ("kernels", "row_kernels", "io_kernels", "strided_kernels", "winograd", "chains"),
-    "tests/preprocessing": ("resize",),
+    "tests/backend": (
+        "kernels",
+        "row_kernels",
+        "io_kernels",
+        "strided_kernels",
+        "winograd",
+        "chains",
+        "quantized_kernels",
+    ),
 }
 """Folder -> test files that also run on an aarch64 machine, which may be emulated (tools/arm64/test)."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..simd.memory import set_y
+from ..simd.memory import fill_y
 from .jit import jit
 
 
@@ -33,7 +33,5 @@ def zero_halo(tag: Any, arena: Any, step: Any, begin: int, end: int, worker: int
         stop = start + step.out_w * step.y_pixel
         top = step.halo_top * step.y_row if oh == 0 else 0
         bottom = step.halo_bottom * step.y_row if oh == step.out_h - 1 else 0
-        for i in range(start - top - left, start):
-            set_y(tag, arena, i, zero)
-        for i in range(stop, stop + bottom + right):
-            set_y(tag, arena, i, zero)
+        fill_y(tag, arena, start - top - left, start, zero)
+        fill_y(tag, arena, stop, stop + bottom + right, zero)

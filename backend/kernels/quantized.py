@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from ..simd.integers import rounded
-from ..simd.memory import load_b, load_x, store_y
+from ..simd.memory import load_b, load_x, operand_pointer, store_y
 from ..simd.tags import lanes_of
-from ..simd.vector import add, div, load, mul, splat, sub
+from ..simd.vector import I8, add, div, load, load_vector, mul, splat, store_vector, sub
 from .halo import zero_halo
 from .jit import jit
 from .rows import unit_rows, window
@@ -115,4 +118,66 @@ def quantized_average(
                         total = add(total, load_x(isa, arena, x + s * dilation_w * dx))
                 average = mul(sub(total, zeros), factor)
                 store_y(isa, arena, y_row + ow * dy + c, add(rounded(average, low, high), zero))
+    zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)
+
+
+def _largest_bytes(vectors: int) -> Any:
+    """The body of `max_pool_u8` for so many vectors' worth of bytes at once."""
+
+    @intrinsic
+    def largest_bytes(
+        _typing: Any, tag: Any, arena: Any, x: Any, y: Any, rows: Any, columns: Any, x_row: Any, x_column: Any
+    ) -> Any:  # fmt: skip
+        """y[:] = the largest of x[r * x_row + s * x_column :] over r < rows, s < columns; 0 of none."""
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind, arena_type = signature.args[:2]
+            _, arena_v, x_v, y_v, rows_v, columns_v, x_row_v, x_column_v = args
+            count = vectors * kind.isa.lanes
+            source = operand_pointer(context, builder, arena_type, arena_v, kind.operands.x, x_v)
+            best = cgutils.alloca_once_value(builder, ir.Constant(ir.VectorType(I8, count), [0] * count))
+            with cgutils.for_range(builder, rows_v) as r, cgutils.for_range(builder, columns_v) as s:
+                place = builder.add(builder.mul(r.index, x_row_v), builder.mul(s.index, x_column_v))
+                value, old = load_vector(builder, builder.gep(source, [place]), count, 1, I8), builder.load(best)
+                builder.store(builder.select(builder.icmp_unsigned(">", value, old), value, old), best)
+            target = operand_pointer(context, builder, arena_type, arena_v, kind.operands.y, y_v)
+            store_vector(builder, builder.load(best), target, 1)
+            return context.get_dummy_value()
+
+        del x, y, rows, columns, x_row, x_column
+        return types.void(tag, arena, *([types.int64] * 6)), emit
+
+    return largest_bytes
+
+
+_largest_bytes_4 = _largest_bytes(4)
+_largest_bytes_1 = _largest_bytes(1)
+
+
+@jit
+def max_pool_u8(
+    isa: Any, arena: Any, weights: Any, tables: Any, io: Any, step: Any, images: int, unit: int, worker: int
+) -> None:  # fmt: skip
+    """`max_pool` of bytes, which keep their order whatever they stand for; 0 over padding alone."""
+    lanes = lanes_of(isa)
+    out_w, out_c, in_w, kernel_w, stride_w = step.out_w, step.out_c, step.in_w, step.kernel_w, step.stride_w
+    dilation_w, pad_left = step.dilation_w, step.pad_left
+    dr, dx, dy = step.dilation_h * step.x_row, step.x_pixel, step.y_pixel
+    ds = dilation_w * dx
+    whole = out_c - out_c % (4 * lanes)
+    begin, end = unit_rows(step, images, unit)
+    for row in range(begin, end):
+        image, oh = divmod(row, step.out_h)
+        h0 = oh * step.stride_h - step.pad_top
+        r_first, r_last = window(h0, step.kernel_h, step.dilation_h, step.in_h)
+        x_row = step.x + image * step.x_image + h0 * step.x_row + r_first * dr
+        y_row = step.y + image * step.y_image + oh * step.y_row
+        for ow in range(out_w):
+            w0 = ow * stride_w - pad_left
+            s_first, s_last = window(w0, kernel_w, dilation_w, in_w)
+            x, y, rows, columns = x_row + w0 * dx + s_first * ds, y_row + ow * dy, r_last - r_first, s_last - s_first
+            for c in range(0, whole, 4 * lanes):
+                _largest_bytes_4(isa, arena, x + c, y + c, rows, columns, dr, ds)
+            for c in range(whole, out_c, lanes):
+                _largest_bytes_1(isa, arena, x + c, y + c, rows, columns, dr, ds)
     zero_halo(isa, arena, step, begin * out_w, end * out_w, worker)

@@ -49,6 +49,7 @@ KERNELS: Final[Mapping[KernelName, Any]] = {
     "dequantize": quantized.dequantize,
     "quantized_add": quantized.quantized_add,
     "quantized_average": quantized.quantized_average,
+    "max_pool_u8": quantized.max_pool_u8,
     "max_pool": rows.max_pool,
     "average_pool": rows.average_pool,
     "global_average": rows.global_average,

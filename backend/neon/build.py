@@ -27,7 +27,7 @@ from ..kernels import step as step_record
 
 _SOURCES: Final = Path(__file__).resolve().parent
 
-BASE_SOURCES: Final = ("conv.c", "rows.c", "strided.c", "io.c", "team.c", "table.c")
+BASE_SOURCES: Final = ("conv.c", "rows.c", "strided.c", "io.c", "quantized.c", "team.c", "table.c")
 
 BASELINE: Final = "-march=armv8-a"
 
@@ -50,6 +50,10 @@ FLAGS: Final = (
     "-fno-math-errno",
 )
 
+BYTE_SOURCE: Final = "conv_u8.c"
+"""Compiled for the first of these features that the CPU has, or for none (byte_dots.h)."""
+BYTE_FEATURES: Final = ("i8mm", "asimddp")
+
 _CONSTANTS: Final = (
     "GEMM_UNITS",
     "PATCH_UNITS",
@@ -58,6 +62,8 @@ _CONSTANTS: Final = (
     "CHAIN_UNITS",
     "PATCH_OUT",
     "PATCH_POINTS",
+    "INNER",
+    "CLIP",
 )
 _C_TYPES: Final = {np.dtype(np.int64): "int64_t", np.dtype(np.float32): "float"}
 
@@ -119,7 +125,8 @@ def compile_sources(
     (scratch / "step.h").write_text(step_header(), encoding="utf-8")
     units = [(_SOURCES / name, BASELINE) for name in BASE_SOURCES]
     units += [(_SOURCES / name, march) for name, march in map(FEATURE_SOURCES.__getitem__, features)]
-    units += [(path, BASELINE) for path in extra]
+    best = next((FEATURE_SOURCES[feature][1] for feature in BYTE_FEATURES if feature in features), BASELINE)
+    units += [(_SOURCES / BYTE_SOURCE, best), *((path, BASELINE) for path in extra)]
     objects = []
     for path, march in units:
         objects.append(str(scratch / path.with_suffix(".o").name))

@@ -1,5 +1,5 @@
 /* Ordinary convolutions and dense layers, by implicit GEMM and by Winograd's F(4x4, 3x3), for every register tile. */
-#include "common.h"
+#include "blocks.h"
 
 #define LN_TILE_UNROLL 4
 #define LN_LINE 16 /* float32 in a cache line */
@@ -13,19 +13,6 @@ typedef struct {
     int first, last;
     float low, high;
 } ln_tile;
-
-/* Blocks of mc pixels in a full group, and in all groups. */
-typedef struct {
-    int64_t per_group, all;
-} ln_blocks;
-
-static ln_blocks ln_pixel_blocks(const ln_step *step, int64_t images) {
-    int64_t pixels = step->out_h * step->out_w;
-    int64_t per_group = ln_ceil_div(step->group_images * pixels, step->mc);
-    int64_t groups = images / step->group_images;
-    int64_t rest = (images - groups * step->group_images) * pixels;
-    return (ln_blocks){per_group, groups * per_group + ln_ceil_div(rest, step->mc)};
-}
 
 int64_t ln_gemm_units(const ln_step *step, int64_t images) {
     return ln_pixel_blocks(step, images).all * ln_ceil_div(step->panels, step->nc_panels);
@@ -140,13 +127,13 @@ static void ln_transform_outputs(const ln_memory *memory, const ln_step *step, c
     }
 }
 
-static void ln_clear_patches_halo(float *arena, const ln_step *step, const ln_patches *patches, int64_t worker) {
+static void ln_clear_patches_halo(const ln_memory *memory, const ln_step *step, const ln_patches *patches, int64_t worker) {
     for (int64_t patch = 0; patch < patches->count; patch++) {
         ln_place place = ln_place_of(patches, patch);
         if (place.column == 0) {
             int64_t first = (place.image * step->out_h + place.row) * step->out_w;
             int64_t rows = ln_min(PATCH_OUT, step->out_h - place.row);
-            ln_zero_halo(arena, step, first, first + rows * step->out_w, worker);
+            ln_zero_halo(LN_F32, memory, step, first, first + rows * step->out_w, worker);
         }
     }
 }

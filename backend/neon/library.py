@@ -67,9 +67,15 @@ def load_library(path: Path) -> ctypes.CDLL:
     return library
 
 
+def kernel_name(key: KernelKey) -> str:
+    """What the C library calls a kernel. It has one depthwise 3x3 for bytes, where Numba's comes in tiles."""
+    name = "depthwise_3x3_u8" if key.name == "depthwise_3x3_u8" else str(key)
+    return name.replace("-", "_")
+
+
 def kernel_addresses(library: ctypes.CDLL, keys: tuple[KernelKey, ...]) -> npt.NDArray[np.int64]:
     """The addresses of a plan's kernels. Raises: MachineError for one that the library does not have."""
-    addresses = {key: library.ln_kernel_named(str(key).encode()) for key in keys}
+    addresses = {key: library.ln_kernel_named(kernel_name(key).encode()) for key in keys}
     missing = [str(key) for key, address in addresses.items() if not address]
     if missing:
         raise MachineError(f"kernels='neon' has no kernel {', '.join(missing)}, which this plan needs: use 'numba'")

@@ -1,23 +1,5 @@
 /* Kernels that go over a picture row by row with vectors of channels; kernels/rows.py says what each computes. */
-#include "common.h"
-
-/* Where a row of output begins in y and b, and the first pixel of its windows in x. */
-typedef struct {
-    const float *x, *b;
-    float *y;
-    int64_t h0; /* row of x that the window begins in */
-} ln_row;
-
-static inline ln_row ln_row_at(const ln_memory *memory, const ln_step *step, int64_t row, int64_t worker) {
-    int64_t image = row / step->out_h, oh = row % step->out_h;
-    int64_t h0 = oh * step->stride_h - step->pad_top;
-    return (ln_row){
-        .x = memory->arena + worker * step->x_worker + ln_x_row(step, image, 0, h0) - step->pad_left * step->x_pixel,
-        .b = memory->arena + ln_b_row(step, image, 0, oh),
-        .y = memory->arena + worker * step->y_worker + ln_y_row(step, image, 0, oh),
-        .h0 = h0,
-    };
-}
+#include "rows.h"
 
 /* The micro-kernel: MR neighbouring output pixels of one vector of channels; windows that overlap share their loads. */
 static inline __attribute__((always_inline)) void ln_tile_3x3(const int mr, const int stride, const ln_step *step,
@@ -48,18 +30,20 @@ static inline __attribute__((always_inline)) void ln_depthwise_3x3(const int mr,
                                                                    int64_t images, int64_t unit, int64_t worker) {
     ln_range rows = ln_unit_rows(step, images, unit);
     const float *weight = memory->weights + step->weight, *bias = memory->weights + step->bias;
+    float *arena = memory->arena;
     int64_t out_w = step->out_w, nc = step->nc_panels * LN_LANES;
     for (int64_t jc = 0; jc < step->out_c; jc += nc)
         for (int64_t row = rows.begin; row < rows.end; row++) {
-            ln_row at = ln_row_at(memory, step, row, worker);
+            ln_row at = ln_row_at(step, row, worker);
             for (int64_t first = 0; first < out_w; first += mr) {
                 int64_t ow = ln_min(first, out_w - mr);
                 for (int64_t c = jc; c < ln_min(jc + nc, step->out_c); c += LN_LANES)
-                    ln_tile_3x3(mr, stride, step, at.x + ow * stride * step->x_pixel + c, weight + c * 9,
-                                vld1q_f32(bias + c), at.y + ow * step->y_pixel + c, at.b + ow * step->b_pixel + c);
+                    ln_tile_3x3(mr, stride, step, arena + at.x + ow * stride * step->x_pixel + c, weight + c * 9,
+                                vld1q_f32(bias + c), arena + at.y + ow * step->y_pixel + c,
+                                arena + at.b + ow * step->b_pixel + c);
             }
         }
-    ln_zero_halo(memory->arena, step, rows.begin * out_w, rows.end * out_w, worker);
+    ln_zero_halo(LN_F32, memory, step, rows.begin * out_w, rows.end * out_w, worker);
 }
 
 #define LN_DEPTHWISE_3X3(mr)                                                                                          \
@@ -86,74 +70,69 @@ LN_KERNEL(depthwise) {
     int64_t dr = step->dilation_h * step->x_row, ds = step->dilation_w * step->x_pixel;
     int64_t dx = step->stride_w * step->x_pixel;
     for (int64_t row = rows.begin; row < rows.end; row++) {
-        ln_row at = ln_row_at(memory, step, row, worker);
+        ln_row at = ln_row_at(step, row, worker);
         for (int64_t ow = 0; ow < out_w; ow++) {
             for (int64_t c = 0; c < out_c; c += LN_LANES) {
                 float32x4_t sum = vld1q_f32(bias + c);
                 const float *w = memory->weights + step->weight + c * kernel_h * kernel_w;
                 for (int64_t r = 0; r < kernel_h; r++)
                     for (int64_t s = 0; s < kernel_w; s++, w += LN_LANES)
-                        sum = vfmaq_f32(sum, vld1q_f32(at.x + r * dr + s * ds + ow * dx + c), vld1q_f32(w));
-                if (step->has_b) sum = vaddq_f32(sum, vld1q_f32(at.b + ow * step->b_pixel + c));
-                vst1q_f32(at.y + ow * step->y_pixel + c, ln_clip(sum, low, high));
+                        sum = vfmaq_f32(sum, vld1q_f32(memory->arena + at.x + r * dr + s * ds + ow * dx + c), vld1q_f32(w));
+                if (step->has_b) sum = vaddq_f32(sum, vld1q_f32(memory->arena + at.b + ow * step->b_pixel + c));
+                vst1q_f32(memory->arena + at.y + ow * step->y_pixel + c, ln_clip(sum, low, high));
             }
         }
     }
-    ln_zero_halo(memory->arena, step, rows.begin * out_w, rows.end * out_w, worker);
+    ln_zero_halo(LN_F32, memory, step, rows.begin * out_w, rows.end * out_w, worker);
 }
 
-/* The taps [begin, end) of a window that fall inside [0, limit). */
-static inline ln_range ln_window(int64_t start, int64_t size, int64_t dilation, int64_t limit) {
-    int64_t first = start >= 0 ? 0 : ln_ceil_div(-start, dilation);
-    int64_t inside = limit - start > 0 ? ln_ceil_div(limit - start, dilation) : 0;
-    return (ln_range){first, ln_max(first, ln_min(size, inside))};
-}
-
-LN_KERNEL(max_pool) {
+LN_TYPED_KERNEL(max_pool) {
     ln_range rows = ln_unit_rows(step, images, unit);
     int64_t dr = step->dilation_h * step->x_row, ds = step->dilation_w * step->x_pixel;
     for (int64_t row = rows.begin; row < rows.end; row++) {
-        ln_row at = ln_row_at(memory, step, row, worker);
+        ln_row at = ln_row_at(step, row, worker);
         ln_range r = ln_window(at.h0, step->kernel_h, step->dilation_h, step->in_h);
         for (int64_t ow = 0; ow < step->out_w; ow++) {
             int64_t w0 = ow * step->stride_w - step->pad_left;
             ln_range s = ln_window(w0, step->kernel_w, step->dilation_w, step->in_w);
-            const float *x = at.x + ow * step->stride_w * step->x_pixel;
+            int64_t x = at.x + ow * step->stride_w * step->x_pixel;
             for (int64_t c = 0; c < step->out_c; c += LN_LANES) {
                 float32x4_t best = vdupq_n_f32(-INFINITY);
                 for (int64_t i = r.begin; i < r.end; i++)
                     for (int64_t j = s.begin; j < s.end; j++)
-                        best = vmaxq_f32(best, vld1q_f32(x + i * dr + j * ds + c)); /* a NaN of either stays */
-                vst1q_f32(at.y + ow * step->y_pixel + c, best);
+                        best = vmaxq_f32(best, ln_load(X, memory, x + i * dr + j * ds + c)); /* a NaN of either stays */
+                ln_store(Y, memory, at.y + ow * step->y_pixel + c, best);
             }
         }
     }
-    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
+    ln_zero_halo(Y, memory, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
 }
+LN_INSTANCE(max_pool, , LN_F32, LN_F32, LN_F32)
+LN_INSTANCE(max_pool, _u8, LN_U8, LN_U8, LN_U8)
 
 LN_KERNEL(average_pool) {
     ln_range rows = ln_unit_rows(step, images, unit);
     const int32_t *row_counts = memory->tables + step->y_rows, *column_counts = memory->tables + step->x_rows;
     int64_t dr = step->dilation_h * step->x_row, ds = step->dilation_w * step->x_pixel;
     for (int64_t row = rows.begin; row < rows.end; row++) {
-        ln_row at = ln_row_at(memory, step, row, worker);
+        ln_row at = ln_row_at(step, row, worker);
         ln_range r = ln_window(at.h0, step->kernel_h, step->dilation_h, step->in_h);
         for (int64_t ow = 0; ow < step->out_w; ow++) {
             int64_t w0 = ow * step->stride_w - step->pad_left;
             ln_range s = ln_window(w0, step->kernel_w, step->dilation_w, step->in_w);
             double count = (double)row_counts[row % step->out_h] * column_counts[ow];
             float32x4_t scale = vdupq_n_f32((float)(1.0 / count));
-            const float *x = at.x + ow * step->stride_w * step->x_pixel;
+            const float *x = memory->arena + at.x + ow * step->stride_w * step->x_pixel;
             for (int64_t c = 0; c < step->out_c; c += LN_LANES) {
                 float32x4_t total = vdupq_n_f32(0);
                 for (int64_t i = r.begin; i < r.end; i++)
                     for (int64_t j = s.begin; j < s.end; j++)
                         total = vaddq_f32(total, vld1q_f32(x + i * dr + j * ds + c));
-                vst1q_f32(at.y + ow * step->y_pixel + c, vmulq_f32(total, scale));
+                vst1q_f32(memory->arena + at.y + ow * step->y_pixel + c, vmulq_f32(total, scale));
             }
         }
     }
-    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
+    ln_zero_halo(LN_F32, memory, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
 }
 
 LN_KERNEL(global_average) {
@@ -170,23 +149,25 @@ LN_KERNEL(global_average) {
             }
         for (int64_t c = 0; c < step->out_c; c += LN_LANES) vst1q_f32(y + c, vmulq_f32(vld1q_f32(y + c), scale));
     }
-    ln_zero_halo(memory->arena, step, range.begin, range.end, worker);
+    ln_zero_halo(LN_F32, memory, step, range.begin, range.end, worker);
 }
 
-LN_KERNEL(affine) {
+LN_TYPED_KERNEL(affine) {
     ln_range rows = ln_unit_rows(step, images, unit);
     const float *weight = memory->weights + step->weight, *bias = memory->weights + step->bias;
     float32x4_t low = vdupq_n_f32(step->low), high = vdupq_n_f32(step->high);
     for (int64_t row = rows.begin; row < rows.end; row++) {
         int64_t image = row / step->out_h, oh = row % step->out_h;
-        const float *x = memory->arena + worker * step->x_worker + ln_x_row(step, image, 0, oh);
-        float *y = memory->arena + worker * step->y_worker + ln_y_row(step, image, 0, oh);
+        int64_t x = worker * step->x_worker + ln_x_row(step, image, 0, oh);
+        int64_t y = worker * step->y_worker + ln_y_row(step, image, 0, oh);
         for (int64_t ow = 0; ow < step->out_w; ow++)
             for (int64_t c = 0; c < step->out_c; c += LN_LANES) {
-                float32x4_t value = vld1q_f32(x + ow * step->x_pixel + c);
+                float32x4_t value = ln_load(X, memory, x + ow * step->x_pixel + c);
                 if (step->option) value = vfmaq_f32(vld1q_f32(bias + c), value, vld1q_f32(weight + c));
-                vst1q_f32(y + ow * step->y_pixel + c, ln_clip(value, low, high));
+                ln_store(Y, memory, y + ow * step->y_pixel + c, ln_clip(value, low, high));
             }
     }
-    ln_zero_halo(memory->arena, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
+    ln_zero_halo(Y, memory, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
 }
+LN_INSTANCE(affine, , LN_F32, LN_F32, LN_F32)
+LN_INSTANCE(affine, _u8, LN_U8, LN_U8, LN_U8)

@@ -18,18 +18,20 @@
                         }                                                                                             \
     } while (0)
 
-LN_KERNEL(copy) {
-    float *arena = memory->arena;
-    LN_OVER_STRIDES(arena[y] = arena[x];);
+LN_TYPED_KERNEL(copy) {
+    LN_OVER_STRIDES(ln_set(Y, memory, y, ln_get(X, memory, x)););
 }
+LN_INSTANCE(copy, , LN_F32, LN_F32, LN_F32)
+LN_INSTANCE(copy, _u8, LN_U8, LN_U8, LN_U8)
 
-LN_KERNEL(fill) {
+LN_TYPED_KERNEL(fill) {
     ln_range range = ln_unit_images(step, images, unit);
-    for (int64_t image = range.begin; image < range.end; image++) {
-        float *y = memory->arena + step->y + image * step->y_image;
-        for (int64_t i = 0; i < step->length; i++) y[i] = step->low;
-    }
+    for (int64_t image = range.begin; image < range.end; image++)
+        for (int64_t i = 0; i < step->length; i++) ln_set(Y, memory, step->y + image * step->y_image + i, step->low);
 }
+LN_INSTANCE(fill, , LN_F32, LN_F32, LN_F32)
+LN_INSTANCE(fill, _f32_u8, LN_F32, LN_U8, LN_F32)
+LN_INSTANCE(fill, _u8, LN_U8, LN_U8, LN_U8)
 
 static inline float ln_binary(int64_t option, float a, float b) {
     switch (option) {
@@ -51,7 +53,7 @@ LN_KERNEL(binary) {
     });
     int64_t pixels = step->out_h * step->out_w;
     ln_range range = ln_unit_images(step, images, unit);
-    ln_zero_halo(arena, step, range.begin * pixels, range.end * pixels, worker);
+    ln_zero_halo(LN_F32, memory, step, range.begin * pixels, range.end * pixels, worker);
 }
 
 LN_KERNEL(mean) {

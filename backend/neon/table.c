@@ -1,13 +1,19 @@
 /* The kernels by name, as plans name them; kernels/table.py lists the same for Numba. */
 #include "common.h"
 
+/* Names as they are in plans, with "-" written as "_" where element types differ. */
 #define LN_NAMES(X)                                                                                                   \
     X(import_f32) X(import_runs) X(import_planes_3) X(import_u8) X(export) X(export_runs)                             \
     X(depthwise) X(max_pool) X(average_pool) X(global_average) X(affine)                                              \
     X(depthwise_3x3_1x1) X(depthwise_3x3_2x1) X(depthwise_3x3_3x1) X(depthwise_3x3_4x1)                               \
     X(depthwise_3x3_5x1) X(depthwise_3x3_6x1) X(depthwise_3x3_7x1) X(depthwise_3x3_8x1)                               \
     X(copy) X(fill) X(binary) X(mean) X(softmax) X(argmax)                                                            \
-    LN_TILES(X, conv_gemm) LN_TILES(X, conv_winograd)                                                                 \
+    LN_TILES(X, conv_gemm, ) LN_TILES(X, conv_winograd, )                                                             \
+    X(import_f32_f32_u8) X(import_runs_f32_u8) X(import_planes_3_f32_u8) X(import_u8_f32_u8) X(export_u8)             \
+    X(max_pool_u8) X(affine_u8) X(copy_u8) X(fill_u8) X(fill_f32_u8)                                                  \
+    X(quantize_f32_u8) X(dequantize_u8_f32) X(quantized_add_u8) X(quantized_average_u8)                               \
+    X(depthwise_u8_u8) X(depthwise_u8_u8_f32) X(depthwise_3x3_u8)                                                     \
+    LN_TILES(X, conv_gemm, _u8) LN_TILES(X, conv_gemm, _u8_f32)                                                       \
     LN_DOT_S8(X) LN_MATRIX_8(X) LN_BF16(X)
 
 /* Those that a feature of the CPU brings along (build.py); micro-kernels that no plan uses yet. */
@@ -28,7 +34,9 @@
 #endif
 
 /* Those that conv.c makes, and simd/isa.py lists. */
-#define LN_TILES(X, name) X(name##_6x4) X(name##_8x3) X(name##_7x3) X(name##_12x2) X(name##_12x1) X(name##_1x8)
+#define LN_TILES(X, name, types)                                                                                      \
+    X(name##_6x4##types) X(name##_8x3##types) X(name##_7x3##types) X(name##_12x2##types) X(name##_12x1##types)        \
+    X(name##_1x8##types)
 
 #define LN_DECLARE(name) LN_KERNEL(name);
 LN_NAMES(LN_DECLARE)

@@ -166,7 +166,7 @@ void TILE_NAME(ln_kernel_conv_gemm_)(const ln_memory *memory, const ln_step *ste
     }
     if (jc == 0) {
         int64_t before = image0 * step->out_h * step->out_w;
-        ln_zero_halo(memory->arena, step, before + m_begin, before + m_end, worker);
+        ln_zero_halo(LN_F32, memory, step, before + m_begin, before + m_end, worker);
     }
 }
 
@@ -204,7 +204,7 @@ void TILE_NAME(ln_kernel_conv_winograd_)(const ln_memory *memory, const ln_step 
         }
         ln_transform_outputs(memory, step, &patches, m, m_point, WIDTH, panel * WIDTH);
     }
-    ln_clear_patches_halo(memory->arena, step, &patches, worker);
+    ln_clear_patches_halo(memory, step, &patches, worker);
 }
 
 #undef TILE_PASTE

@@ -102,8 +102,7 @@ def packed_unpacked(builder: Any, vectors: list[Any], offset: Any) -> Any:
     suffix = {16: "avx512.{}.512", 8: "avx2.{}", 4: "sse2.{}.128"}[lanes]
     halves, bytes_ = ir.VectorType(I16, 2 * lanes), ir.VectorType(I8, 4 * lanes)
     if not _is_x86(builder):
-        added = [builder.add(vector, splat_vector(builder, offset, lanes)) for vector in vectors]
-        narrow = [builder.trunc(vector, ir.VectorType(I8, lanes)) for vector in added]
+        narrow = [_saturated_byte(builder, vector, offset) for vector in vectors]
         two = [_side_by_side(builder, a, b) for a, b in (narrow[:2], narrow[2:])]
         order = [vector * lanes + 4 * part + i for part in range(lanes // 4) for vector in range(4) for i in range(4)]
         joined = _side_by_side(builder, *two)
@@ -121,16 +120,23 @@ def _side_by_side(builder: Any, a: Any, b: Any) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, count), list(range(count))))
 
 
+def _saturated_byte(builder: Any, vector: Any, offset: Any) -> Any:
+    """A vector of int32 plus an int32 scalar, as bytes, saturated."""
+    lanes = vector.type.count
+    added = builder.add(vector, splat_vector(builder, offset, lanes))
+    least, most = (ir.Constant(vector.type, [bound] * lanes) for bound in (0, 255))
+    raised = builder.select(builder.icmp_signed(">", added, least), added, least)
+    return builder.trunc(builder.select(builder.icmp_signed("<", raised, most), raised, most), ir.VectorType(I8, lanes))
+
+
 def packed_bytes(builder: Any, vectors: list[Any], offset: Any) -> list[Any]:
-    """Vectors of int32, one to four, plus an int32 scalar, which bring them into 0 to 255: as vectors of bytes.
+    """Vectors of int32, one to four, plus an int32 scalar, saturated to bytes: as vectors of bytes.
 
     Four at a time on x86: two packs to 16 bits, one to bytes, and one permutation, since packs work within 128 bits.
     """
     lanes = vectors[0].type.count
     if not _is_x86(builder) or lanes == 1:
-        bytes_ = ir.VectorType(I8, lanes)
-        added = splat_vector(builder, offset, lanes)
-        return [builder.trunc(builder.add(vector, added), bytes_) for vector in vectors]
+        return [_saturated_byte(builder, vector, offset) for vector in vectors]
     four = [*vectors, *[vectors[-1]] * (4 - len(vectors))]
     packed = builder.bitcast(packed_unpacked(builder, four, offset), ir.VectorType(I32, lanes))
     bytes_ = ir.VectorType(I8, 4 * lanes)

@@ -211,6 +211,26 @@ def set_y(_typing: Any, tag: Any, arena: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def fill_y(_typing: Any, tag: Any, arena: Any, start: Any, stop: Any, value: Any) -> Any:
+    """y[start:stop] = float32 value"""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, element = signature.args[0], signature.args[0].operands.y
+        first = operand_pointer(context, builder, signature.args[1], args[1], element, args[2])
+        count = builder.sub(args[3], args[2])
+        if element == UINT8:
+            with builder.if_then(builder.icmp_signed(">", count, I64(0))):
+                cgutils.memset(builder, first, count, _byte(builder, args[4]))
+        else:
+            with cgutils.for_range(builder, count) as loop:
+                write_element(builder, kind.isa, element, args[4], builder.gep(first, [loop.index]))
+        return context.get_dummy_value()
+
+    del start, stop, value
+    return types.void(tag, arena, types.intp, types.intp, types.float32), emit
+
+
+@intrinsic
 def move_y(_typing: Any, tag: Any, arena: Any, index: Any, table: Any, entry: Any) -> Any:
     """y[index] = table[entry], both of y's element type: no conversion"""
 

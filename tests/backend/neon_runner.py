@@ -7,6 +7,7 @@ userland and no Python for Arm. Tests hand in arrays and get back what became of
 from __future__ import annotations
 
 import atexit
+import os
 import platform
 import subprocess
 import tempfile
@@ -39,7 +40,7 @@ def run_steps(
         _run_here(kernels, steps, walked, images, threads, weights, tables, memory[arena], io)
         return
     driver = _driver()
-    names = b"".join(str(key).encode().ljust(_NAME_BYTES, b"\0") for key in kernels)
+    names = b"".join(library.kernel_name(key).encode().ljust(_NAME_BYTES, b"\0") for key in kernels)
     parts = [weights, tables, memory[arena]]
     head = [threads, images, len(steps), walked, len(kernels), *(part.nbytes for part in parts), len(io)]
     sizes = [array.nbytes for array in io]
@@ -66,8 +67,12 @@ def _read(driver: subprocess.Popen[bytes], size: int) -> bytes:
 
 @cache
 def _driver() -> subprocess.Popen[bytes]:
-    """Compiled with every feature that a source needs, and started; it serves all tests of this process."""
-    features = sorted(build.FEATURE_SOURCES)
+    """Compiled and started; it serves all tests of this process.
+
+    For a CPU with every feature that a source needs, or with those that the environment variable
+    LOADGEN_NUMBA_TEST_FEATURES lists: byte_dots.h has other code without them.
+    """
+    features = os.environ.get("LOADGEN_NUMBA_TEST_FEATURES", " ".join(sorted(build.FEATURE_SOURCES))).split()
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     target = Path(folder.name) / "driver"

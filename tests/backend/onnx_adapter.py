@@ -29,6 +29,7 @@ CONSTANT_INPUTS: Final = {
     "Gemm": (1, 2),
     "MatMul": (1,),
     "Pad": (1, 2, 3),
+    "QuantizeLinear": (1, 2),
     "ReduceMean": (1,),
     "Reshape": (1,),
     "Squeeze": (1,),
@@ -64,8 +65,16 @@ def bind_constants(
     kept = [info for info in result.graph.input if info.name not in bound]
     del result.graph.input[:]
     result.graph.input.extend(kept)
-    result.graph.initializer.extend(numpy_helper.from_array(inputs[name], name) for name in sorted(bound & set(inputs)))
+    result.graph.initializer.extend(_initializer(inputs[name], name) for name in sorted(bound & set(inputs)))
     return result, {name: array for name, array in inputs.items() if name not in bound}
+
+
+def _initializer(array: np.ndarray | onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """Cases give elements that NumPy does not know as a TensorProto."""
+    tensor = onnx.TensorProto()
+    tensor.CopyFrom(array if isinstance(array, onnx.TensorProto) else numpy_helper.from_array(array, name))
+    tensor.name = name
+    return tensor
 
 
 class AdapterRep(BackendRep):

@@ -122,6 +122,11 @@ INCLUDED: Final = {
         unsqueeze_axis_0 unsqueeze_axis_1 unsqueeze_axis_2 unsqueeze_two_axes unsqueeze_three_axes
         unsqueeze_unsorted_axes unsqueeze_negative_axes
     """,
+    "quantizelinear": """
+        quantizelinear quantizelinear_axis quantizelinear_e4m3fn quantizelinear_e5m2 quantizelinear_uint16
+        quantizelinear_int16 quantizelinear_uint4 quantizelinear_int4 quantizelinear_uint2 quantizelinear_int2
+        quantizelinear_float4e2m1 quantizelinear_blocked_asymmetric quantizelinear_blocked_symmetric
+    """,
     "identity": """
         identity identity_sequence identity_opt
     """,
@@ -142,6 +147,11 @@ REFUSED: Final = {
     "edge_pad": "only float32 inputs (and only constant padding)",
     "reflect_pad": "only float32 inputs (and only constant padding)",
     "wrap_pad": "only float32 inputs (and only constant padding)",
+    "quantizelinear_e*": "only uint8 and int8",
+    "quantizelinear_uint*": "only uint8 and int8",
+    "quantizelinear_int*": "only uint8 and int8",
+    "quantizelinear_float*": "only uint8 and int8",
+    "quantizelinear_blocked*": "one scale per tensor or per channel",
     "*pool_1d_*": "pooling is 2-D",
     "*pool_3d_*": "pooling is 2-D",
     "maxpool_with_argmax_*": "the indices of a max pool are not computed",

@@ -16,7 +16,7 @@ from test_isa import loops
 from test_real_models import LOGITS, realistic
 
 from backend import InferenceSession, MachineError, PlanError, plan_model
-from backend.graph.ir import Conv, Dense, reads
+from backend.graph.ir import Conv, Dense, Graph, reads
 from backend.graph.onnx_reader import read_model
 from backend.graph.passes import run_passes
 from backend.graph.prune import prune
@@ -26,13 +26,14 @@ from backend.reference import run_reference
 from backend.simd.isa import AVX2, AVX512, AVX512_BF16
 
 NATIVE = replace(AVX512, extensions=(AVX512_BF16,))
+FLOATS = Graph("floats", (), (), (), {})
 WITHOUT = replace(MACHINE, isa=AVX512, best_isa=AVX512)
 
 
 def test_bf16_where_the_cpu_has_no_instructions() -> None:
     """The flag that is missing, and both ways out."""
     with pytest.raises(MachineError) as caught:
-        settle_precision("bf16", WITHOUT)
+        settle_precision("bf16", WITHOUT, FLOATS)
     assert str(caught.value) == (
         "precision='bf16' needs bf16 instructions, and this CPU lacks avx512_bf16: run on a CPU whose /proc/cpuinfo "
         "lists avx512_bf16 (with isa='avx512'), choose precision='fp32', or 'bf16-emulated' for bf16's results, "
@@ -42,13 +43,13 @@ def test_bf16_where_the_cpu_has_no_instructions() -> None:
 
 def test_bf16_with_an_isa_that_has_none() -> None:
     with pytest.raises(MachineError, match=r"and ISA 'avx2' has none: .*isa='avx512'"):
-        settle_precision("bf16", replace(MACHINE, isa=AVX2, best_isa=NATIVE))
+        settle_precision("bf16", replace(MACHINE, isa=AVX2, best_isa=NATIVE), FLOATS)
 
 
 def test_emulation_uses_no_bf16_instructions_even_where_there_are_some() -> None:
     machine = replace(MACHINE, isa=NATIVE, best_isa=NATIVE)
-    assert settle_precision("bf16", machine) == ("bf16", machine)
-    assert settle_precision("bf16-emulated", machine) == ("bf16", replace(machine, isa=AVX512))
+    assert settle_precision("bf16", machine, FLOATS) == ("bf16", machine)
+    assert settle_precision("bf16-emulated", machine, FLOATS) == ("bf16", replace(machine, isa=AVX512))
 
 
 def test_a_plan_of_another_precision_is_refused(models_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections import Counter
 from functools import cache
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.backend.test.case import node as onnx_node_cases
 from onnx_models import model, node, run_onnxruntime
 from onnxruntime.quantization import QuantType
 from plan_runner import MACHINE
@@ -220,6 +222,20 @@ def test_other_forms_are_refused_by_name() -> None:
     wrong.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.float32(-0.1), "s"))
     with pytest.raises(ModelError, match="scales are positive and finite"):
         read_model(wrong)
+
+
+@pytest.mark.parametrize("name", ["dequantizelinear", "dequantizelinear_axis"])
+def test_onnx_cases_of_constants(name: str) -> None:
+    """ONNX's own cases, whose inputs are integers, which here only constants can be; zeros are added to the result."""
+    importlib.import_module("onnx.backend.test.case.node.dequantizelinear")
+    (case,) = (case for case in onnx_node_cases._NodeTestCases if case.name == f"test_{name}")
+    ((arrays, (want,)),) = case.data_sets
+    (operation,) = case.model.graph.node
+    constants = dict(zip(operation.input, arrays, strict=True))
+    nodes = [operation, node("Add", f"{operation.output[0]} zeros", "sum")]
+    proto = model(nodes, {"zeros": want.shape}, ["sum"], constants, opset=21)
+    got = InferenceSession(proto, isa=MACHINE.isa.name).run(None, {"zeros": np.zeros(want.shape, np.float32)})[0]
+    np.testing.assert_array_equal(got, want)
 
 
 _IMAGES = os.environ.get("LOADGEN_NUMBA_TEST_IMAGENET")

@@ -317,7 +317,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[BackendError], str]] = {
     "precision": (
         _make(precision="fp64"),
         InputError,
-        "precision='fp64': choose 'auto', 'fp32', 'bf16' or 'bf16-emulated'",
+        "precision='fp64': choose 'auto', 'fp32', 'bf16', 'bf16-emulated' or 'int8'",
     ),
     "max-batch": (_make(max_batch=0), InputError, "max_batch=0: choose 1 to 1024"),
     "huge-max-batch": (_make(max_batch=10**9), InputError, "max_batch=1000000000: choose 1 to 1024"),

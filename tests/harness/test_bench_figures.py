@@ -111,14 +111,14 @@ def test_difference_of_classes_is_the_share_of_those_that_differ() -> None:
 
 @pytest.mark.parametrize("bad", [[np.array([1.0003])], [np.array([np.nan])], [np.array([np.inf])]])
 def test_outputs_that_disagree(bad: list[np.ndarray]) -> None:
-    assert check_agreement([np.array([1.00015])], [np.array([1.0])], "openvino") == pytest.approx(1.5e-4)
+    assert check_agreement([np.array([1.00015])], [np.array([1.0])], "openvino", "fp32") == pytest.approx(1.5e-4)
     with pytest.raises(RunFailedError, match=r"differ from openvino's"):
-        check_agreement(bad, [np.array([1.0])], "openvino")
+        check_agreement(bad, [np.array([1.0])], "openvino", "fp32")
 
 
 def test_outputs_of_other_shapes() -> None:
     with pytest.raises(RunFailedError, match=r"\(1, 2\).*\(2, 1\)"):
-        check_agreement([np.zeros((1, 2))], [np.zeros((2, 1))], "openvino")
+        check_agreement([np.zeros((1, 2))], [np.zeros((2, 1))], "openvino", "fp32")
 
 
 def test_random_inputs_depend_on_shapes_and_seed_alone() -> None:

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 from pictures import AWKWARD_SIZES, Pixels, noise, opencv_resize_and_crop
 
-from preprocessing import IMAGENET, MOBILENET, resize, resize_numpy
+from preprocessing import IMAGENET, MOBILENET, resize_numpy
+from preprocessing import RESIZER as USED
 from preprocessing.resize_plan import AreaMean, Bilinear, BlockMean, ResizePlan, plan_resize
 from preprocessing.spec import PreprocessSpec, Window
 
-RESIZERS = {"numba": resize.resize, "numpy": resize_numpy.resize}
+RESIZERS = {"numpy": resize_numpy.resize}
+if USED == "numba":  # where it is installed
+    from preprocessing import resize
+
+    RESIZERS["numba"] = resize.resize
 SPECS = pytest.mark.parametrize("spec", [IMAGENET, MOBILENET], ids=lambda spec: spec.interpolation)
 RESIZER = pytest.mark.parametrize("resizer", RESIZERS)
 

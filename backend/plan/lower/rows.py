@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...graph.ir import BatchNorm, Clip, Pool
-from ...kernels.step import KernelKey
+from ...kernels.step import KernelKey, KernelName
+from ...simd.element import UINT8
 from ..planning import Planning, unsupported
 from .fields import window_fields
 
@@ -28,8 +29,9 @@ def lower_pool(planning: Planning, op: Pool) -> None:
             counts.append(((places >= low) & (places < high)).sum(axis=1).astype(np.int64))
         fields["y_rows"] = planning.buffers.add_table(counts[0])
         fields["x_rows"] = planning.buffers.add_table(counts[1])
+    largest: KernelName = "max_pool_u8" if x.element == UINT8 else "max_pool"
     planning.step(
-        KernelKey("max_pool" if op.kind == "max" else "average_pool"),
+        KernelKey(largest if op.kind == "max" else "average_pool"),
         op.name,
         x=(op.x, x.inside),
         y=(op.output, y.inside),

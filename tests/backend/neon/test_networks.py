@@ -11,12 +11,16 @@ import numpy as np
 import onnx
 import pytest
 from plan_runner import KERNELS, MACHINE, run_plan
+from quantized_nets import quantized_by_onnxruntime
 from test_real_models import LOGITS, TOLERANCE, realistic, theirs
 
+from backend import InferenceSession
 from backend.graph.onnx_reader import read_model
 from backend.graph.passes import run_passes
 from backend.graph.prune import prune
 from backend.plan.planner import make_plan
+
+QUANTIZED = ("mobilenet_v2_1.0_224", "tiny_resnet8")
 
 pytestmark = pytest.mark.skipif(KERNELS != "neon", reason="needs the C library: tools/arm64/test --kernels")
 
@@ -31,3 +35,15 @@ def test_logits_are_onnxruntimes(name: str, models_dir: Path) -> None:
     assert one.tobytes() == two.tobytes(), "the bits depend on the number of threads"
     expected = theirs(path, LOGITS[name], images)
     assert np.abs(one - expected).max() <= TOLERANCE.get(name, 1e-4) * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_quantised_networks_give_the_bits_of_this_machine(name: str, models_dir: Path) -> None:
+    """int8: the C library's outputs are those of Numba's kernels, whatever the CPU of either."""
+    images = realistic(name)[:1]
+    proto = quantized_by_onnxruntime(models_dir / f"{name}.onnx", [{"input": images}])
+    expected = InferenceSession(proto, threads=1).run(None, {"input": images})
+    plan = make_plan(run_passes(read_model(proto)), MACHINE, 1, None, precision="int8")
+    got = run_plan(plan, {"input": images}, 2)
+    assert plan.record.precision == "int8"
+    assert [a.tobytes() for a in got] == [b.tobytes() for b in expected]

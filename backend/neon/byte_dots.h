@@ -1,0 +1,48 @@
+/* Dot products of four unsigned bytes of x with four signed bytes of each channel's w, exact in int32.
+ *
+ * The instruction is settled when the file is compiled, by the features that build.py names:
+ *   SUDOT (FEAT_I8MM) does it.
+ *   SDOT (FEAT_DotProd) wants signed bytes: x less 128, which is its top bit turned over. What that leaves out, 128 times
+ *   the sum of the weights, is added to what a panel's sums start from, once per unit of work (ln_byte_starts).
+ *   Otherwise products of 16 bits are added up pairwise.
+ */
+#ifndef LN_BYTE_DOTS_H
+#define LN_BYTE_DOTS_H
+
+#include "common.h"
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+typedef uint8x16_t ln_bytes;
+#define LN_BYTE_OFFSET 0
+LN_INLINE ln_bytes ln_prepared(uint8x16_t x) { return x; }
+LN_INLINE int32x4_t ln_byte_dot(int32x4_t sum, int8x16_t w, ln_bytes x) { return vsudotq_laneq_s32(sum, w, x, 0); }
+#elif defined(__ARM_FEATURE_DOTPROD)
+typedef int8x16_t ln_bytes;
+#define LN_BYTE_OFFSET 128
+LN_INLINE ln_bytes ln_prepared(uint8x16_t x) { return vreinterpretq_s8_u8(veorq_u8(x, vdupq_n_u8(0x80))); }
+LN_INLINE int32x4_t ln_byte_dot(int32x4_t sum, int8x16_t w, ln_bytes x) { return vdotq_laneq_s32(sum, w, x, 0); }
+#else
+typedef int16x4_t ln_bytes;
+#define LN_BYTE_OFFSET 0
+LN_INLINE ln_bytes ln_prepared(uint8x16_t x) {
+    return vget_low_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x))));
+}
+LN_INLINE int32x4_t ln_byte_dot(int32x4_t sum, int8x16_t w, ln_bytes x) {
+    int16x8_t low = vmovl_s8(vget_low_s8(w)), high = vmovl_s8(vget_high_s8(w));
+    int32x4_t first = vpaddq_s32(vmull_s16(vget_low_s16(low), x), vmull_s16(vget_high_s16(low), x));
+    int32x4_t second = vpaddq_s32(vmull_s16(vget_low_s16(high), x), vmull_s16(vget_high_s16(high), x));
+    return vaddq_s32(sum, vpaddq_s32(first, second));
+}
+#endif
+
+/* What the sums of `vectors` vectors of channels start from: their bias, and what prepared bytes leave out over all of
+ * w, [words][vectors][4 channels][4 bytes]. */
+static inline void ln_byte_starts(const int32_t *bias, const int8_t *w, int64_t words, int vectors, int32_t *starts) {
+    memcpy(starts, bias, (size_t)(vectors * LN_LANES) * sizeof *starts);
+    if (LN_BYTE_OFFSET == 0) return;
+    for (int64_t word = 0; word < words; word++)
+        for (int channel = 0; channel < vectors * LN_LANES; channel++, w += 4) /* modulo 2^32, as the sums are */
+            starts[channel] = (int32_t)((uint32_t)starts[channel] + (uint32_t)LN_BYTE_OFFSET * (uint32_t)(w[0] + w[1] + w[2] + w[3]));
+}
+
+#endif
