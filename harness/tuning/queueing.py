@@ -1,6 +1,6 @@
 """A queue like Server's: Poisson arrivals, first come first served, c instances with the same service times (M/G/c).
 
-Pure simulation, with random numbers of its own: neither LoadGen's seeds nor its schedule are used, so that nothing is
+A batch counts as one query; Server's default is one image at a time. Pure simulation, with random numbers of its own: neither LoadGen's seeds nor its schedule are used, so that nothing is
 tuned to the schedule of a round. The same seed draws the same arrivals and service times at every rate, scaled, which
 makes the share of late queries grow smoothly with the rate.
 """
