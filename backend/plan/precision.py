@@ -46,6 +46,8 @@ def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precis
         )
     if asked == "int8" or (asked == "auto" and quantized):
         return "int8", machine
+    if quantized and asked in ("bf16", _EMULATED):
+        raise InputError(f"precision={asked!r}, but the model is quantised: choose 'int8' or 'fp32'")
     if asked == _EMULATED:
         extensions = tuple(name for name in machine.isa.extensions if name != AVX512_BF16)
         return "bf16", replace(machine, isa=replace(machine.isa, extensions=extensions))
