@@ -68,7 +68,7 @@ NETS: dict[str, Callable[[], Graph]] = {
 
 
 FOLLOWED = {"bottleneck": 24, "strided bottleneck": 48, "tall windows": 35, "strided without overlap": 16}
-"""How many of the chains that are asked for can be followed; the others have a residual or a Winograd layer inside, or
+"""How many of the chains that are asked for can be followed; the others hold a value that is read elsewhere, too, or
 bands that leave an op without a row."""
 
 
