@@ -58,6 +58,7 @@ class AnswerInside:
             end = start + self._max_batch
             self._answerer.answer(response_ids[start:end], indices[start:end])
         self._answerer.record_response(issued_ns)
+        self._answerer.record_service(issued_ns)
 
     def close(self) -> None:
         """Nothing to end: there is no thread."""
@@ -105,10 +106,12 @@ class AnswerByWorkers:
             return
         opened.set_result(None)
         while (first := self._waiting.get()) is not None:
+            begin_ns = time.perf_counter_ns()
             batch = [first, *self._take_share()]
             answerer.answer([response_id for response_id, _, _ in batch], [index for _, index, _ in batch])
             for issued_ns, count in Counter(issued_ns for _, _, issued_ns in batch).items():
                 answerer.record_response(issued_ns, count)
+            answerer.record_service(begin_ns)
 
     def _take_share(self) -> list[_Waiting]:
         """What a worker takes besides the sample it woke up for."""

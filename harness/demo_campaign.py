@@ -22,7 +22,7 @@ from backend.errors import BackendError
 
 from .config import Mode, RunConfig, Scenario
 from .dataset import cache_folder
-from .demo.assets import DemoAssets, ensure_demo
+from .demo.assets import DEFAULT_VAL_COUNT, DemoAssets, ensure_demo
 from .errors import BadInputError
 from .progress import Numbered, Progress
 from .run import RunOutcome, run
@@ -51,10 +51,13 @@ class DemoRuns:
     modes: tuple[Mode, ...]
 
 
-def make_demo(progress: Progress, isa: str | None = None) -> DemoAssets:
-    """The demo's model and images in the user's cache, made if they are not there. Raises: BadInputError."""
+def make_demo(progress: Progress, isa: str | None = None, count: int | None = None) -> DemoAssets:
+    """The demo's model and images in the user's cache, made if they are not there. Raises: BadInputError.
+
+    count: of images; None for as many as the demo runs on.
+    """
     try:
-        return ensure_demo(cache_folder() / DEMO_NAME, progress, isa=isa)
+        return ensure_demo(cache_folder() / DEMO_NAME, progress, val_count=count or DEFAULT_VAL_COUNT, isa=isa)
     except BackendError as error:
         raise BadInputError(str(error)) from error
 

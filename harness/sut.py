@@ -61,7 +61,6 @@ class Answerer:
     def answer(self, response_ids: Sequence[int], indices: Sequence[int]) -> None:
         """Infer one batch and complete it. Never raises."""
         payload = None
-        begin_ns = time.perf_counter_ns()
         if not self._failure.happened:
             try:
                 classes = self._runner.predict(self._library.gather(indices))
@@ -77,6 +76,9 @@ class Answerer:
         else:
             loadgen.complete(response_ids, payload)
         self._counters[self._slot] += len(response_ids)
+
+    def record_service(self, begin_ns: int) -> None:
+        """Note that the instance was busy with a batch since then, by `time.perf_counter_ns`, and is free now."""
         self._recorder.record(SERVICE, time.perf_counter_ns() - begin_ns)
 
     def record_response(self, issued_ns: int, count: int = 1) -> None:

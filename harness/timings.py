@@ -22,7 +22,7 @@ BUCKETS: Final = int(math.log(_LONGEST_NS / _SHORTEST_NS) * _PER_LOG) + 2
 _NS_PER_S: Final = 1e9
 
 RESPONSE, SERVICE = 0, 1
-"""Which histogram of an instance: from issue to answer of a query; one inference, of a batch."""
+"""Which histogram of an instance: from issue to answer of a query; how long a batch keeps it busy."""
 HISTOGRAMS: Final = 2
 SLOTS_PER_INSTANCE: Final = HISTOGRAMS * BUCKETS
 

@@ -204,14 +204,18 @@ def preprocess(
 
 @click.command()
 @click.option("--isa", metavar="NAME", help="avx512, avx2 or generic. [default: the best this machine has]")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Images, of 65 KB each. [default: 240]")
 @common_options
-def demo(isa: str | None, quiet: bool, **_: Any) -> None:
-    """Make the demo's model and images, or find them, and say where they are."""
+def demo(isa: str | None, count: int | None, quiet: bool, **_: Any) -> None:
+    """Make the demo's model and images, or find them, and say where they are.
+
+    With --count 50000 they can rehearse a whole campaign.
+    """
     from ..demo_campaign import make_demo
     from ..progress import open_progress
 
     with open_progress(quiet) as progress:
-        assets = make_demo(progress, isa)
+        assets = make_demo(progress, isa, count)
     click.echo(f"model: {assets.model_path}")
     click.echo(f"images: {assets.dataset_path}")
 

@@ -2,7 +2,8 @@
 
 Pure simulation, with random numbers of its own: neither LoadGen's seeds nor its schedule are used, so that nothing is
 tuned to the schedule of a round. The same seed draws the same arrivals and service times at every rate, scaled, which
-makes the share of late queries grow smoothly with the rate.
+makes the share of late queries grow smoothly with the rate. A batch counts as one query: Server's default is one image
+at a time, and larger batches are left to the probes.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ def short_runs(folder: Path, dataset: Path, scenarios: tuple[Scenario, ...], sto
             store_path=store,
             min_duration_s=0.3 if scenario == "Server" else 0.05,
             target_qps=RATES.get(scenario),
+            max_latency_s=30.0 if scenario == "Server" else None,  # whatever else the machine is doing
         )
         run(config, Quiet())
         run(RunConfig(**{**vars(config), "mode": "accuracy", "min_duration_s": None}), Quiet())
@@ -72,7 +73,11 @@ def as_official(runs: Path) -> None:
     """
     for scenario in runs.iterdir():
         for folder in scenario.iterdir():
-            rewrite_detail(folder / "mlperf_log_detail.txt", _official_value)
+            bound = {"effective_target_latency_ns": 15_000_000} if scenario.name == "Server" else {}
+            rewrite_detail(
+                folder / "mlperf_log_detail.txt",
+                lambda key, value, bound=bound: bound.get(key, _official_value(key, value)),
+            )
             record = json.loads((folder / "run.json").read_text())
             record["not_submittable"] = record["not_closed"] = []
             record["backend"] = {"engine": "null", "precision": "fp32"}

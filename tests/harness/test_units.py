@@ -140,6 +140,9 @@ class Recorder:
         assert 0 < issued_ns <= time.perf_counter_ns()
         self.responses += count
 
+    def record_service(self, begin_ns: int) -> None:
+        assert 0 < begin_ns <= time.perf_counter_ns()
+
 
 class TestBatching:
     SAMPLES = tuple(range(100, 123))
