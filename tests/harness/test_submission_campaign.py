@@ -103,7 +103,7 @@ def test_a_load_that_turns_out_wrong_is_changed_once(
     load.write_text(f"*.SingleStream.target_latency = {5 * tuned}\n")
     done = command(*campaign_flags(dataset, tmp_path / "out"))
     assert "once more: queries take less than half of the expected latency" in done.stdout
-    assert 1.6 < float(load.read_text().split(" = ")[-1]) < 2 * tuned
+    assert 1.6 < float(load.read_text().split(" = ")[-1]) < 5 * tuned
     assert "SingleStream performance: " in done.stdout
 
 
