@@ -90,7 +90,8 @@ def detect(isa: str | None = None) -> Machine:
     best = _with_extensions(
         next(candidate for candidate in _candidates() if flags.issuperset(candidate.cpu_flags)), flags
     )
-    chosen = best if isa is None else _with_extensions(_isa_named(isa, flags), flags)
+    # Numba compiles for `Isa.llvm_cpu` if the ISA is not the best, and that processor has no extensions.
+    chosen = best if isa in (None, best.name) else _isa_named(isa, flags)
     clusters, cache_source = _clusters()
     fastest = clusters[0]
     return Machine(

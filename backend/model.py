@@ -85,9 +85,11 @@ def plan_model(
     if machine is not None and isa not in (None, machine.isa.name):
         raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
     saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
+    machine = machine if machine is not None else detect(isa)
+    resolved = resolve_kernels(kernels, machine)
     graph = read_model(model)
-    settled, machine = settle_precision(precision, machine if machine is not None else detect(isa), graph)
-    settle_isa(resolve_kernels(kernels, machine), machine)
+    settled, machine = settle_precision(precision, machine, graph)
+    settle_isa(resolved, machine)
     if outputs is not None:
         graph = prune(graph, tuple(outputs))
     graph = run_passes(graph, integers=settled == "int8")  # unfused weights go before the packed ones are made

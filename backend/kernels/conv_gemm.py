@@ -1,4 +1,4 @@
-"""conv_f32_gemm: every ordinary convolution and dense layer, as implicit GEMM in BLIS's loops.
+"""conv_gemm: every ordinary convolution and dense layer, as implicit GEMM in BLIS's loops.
 
 M = output pixels, N = output channels, K = taps x depth. Nothing is copied: the micro-kernel reads windows of the
 picture through a table of row offsets, and the halo around the picture holds the padding. Weights come packed in

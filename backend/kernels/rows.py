@@ -53,7 +53,7 @@ def window(start: int, size: int, dilation: int, limit: int) -> tuple[int, int]:
 
 @intrinsic
 def _largest_3x3(_typing: Any, isa: Any, arena: Any, x: Any, dr: Any, ds: Any, start: Any) -> Any:
-    """The maximum of start and arena[x + r * dr + s * ds :] over r, s < 3, in that order; unrolled as `_taps_3x3`."""
+    """The maximum of start and arena[x + r * dr + s * ds :] over r, s < 3, in that order."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, arena_v, x_v, dr_v, ds_v, best = args

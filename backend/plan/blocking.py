@@ -44,7 +44,7 @@ _DEPTHWISE_OVERHEAD_PIXELS: Final = 2
 """What a tile costs beyond its pixels, in pixels: addresses, and columns that no neighbour shares."""
 
 _DEPTHWISE_ROWS: Final = 7
-"""Output rows per unit: of two rows more, the input is read once."""
+"""Output rows per unit: the two further input rows that it reads are read by its neighbour, too."""
 
 _UNIT_STEPS: Final = 1 << 20
 """Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap

@@ -38,7 +38,9 @@ def check_choices(planning: Planning, choices: Choices, max_batch: int) -> None:
         if isinstance(choice, GemmChoice):
             _check_gemm(isa, key, choice, problem)
             continue
-        where = "conv_gemm for this node: conv_winograd is for 3x3, stride 1, one group"
+        where = (
+            "conv_gemm for this node: conv_winograd is for 3x3, stride 1, one group, no bytes, whole vectors, no Pad"
+        )
         _require(can_winograd(planning, op), key, "kernel", "conv_winograd", where)
         divides = [tile for tile in isa.tiles if problem.vectors % tile.nr == 0]
         _check_tile(isa, divides, key, "tile", choice.tile, f"with NR a divisor of {problem.vectors} vectors, ")

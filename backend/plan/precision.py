@@ -1,7 +1,7 @@
 """Precision: what may be asked for, whether the machine has it, and the element type that it gives every value. Pure.
 
 bf16: a value is bfloat16 as long as a convolution or dense layer follows it, float32 after that. So inputs are
-rounded once, what the layers read is narrow, and logits, softmax and all other outputs are not rounded to 8 bits.
+rounded once, what the layers read is narrow, and logits, softmax and all outputs that no layer reads are not rounded.
 Kernels read and write either type, so no step is added for a change; indices stay float32, which holds them exactly.
 Weights of convolutions and dense layers are rounded too; biases, depthwise filters and other constants are not.
 
@@ -46,6 +46,8 @@ def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precis
         )
     if asked == "int8" or (asked == "auto" and quantized):
         return "int8", machine
+    if quantized and asked in ("bf16", _EMULATED):
+        raise InputError(f"precision={asked!r}, but the model is quantised: choose 'int8' or 'fp32'")
     if asked == _EMULATED:
         extensions = tuple(name for name in machine.isa.extensions if name != AVX512_BF16)
         return "bf16", replace(machine, isa=replace(machine.isa, extensions=extensions))

@@ -38,10 +38,10 @@ class Roofs:
 class PlanRow:
     """One step for max_batch images.
 
-    types: element types of the operands, x-y or all, if not all are float32. tile: "MRxNR" or "". mc: pixels (Winograd:
-    patches) per unit; kc_taps x kc_depth: a pc block of K; nc_panels per unit; 0 where a kernel has no such block.
-    group_images: tiled together. chunk: images at a time. Bytes and operations are for max_batch images, weights
-    counted once.
+    types: element types of the operands, as `Operands` prints them, if not all are float32. tile: "MRxNR" or "". mc:
+    pixels (Winograd: patches) per unit; kc_taps x kc_depth: a pc block of K; nc_panels per unit; 0 where a kernel has
+    no such block. group_images: tiled together. chunk: images at a time. Bytes and operations are for max_batch images,
+    weights counted once.
     """
 
     info: StepInfo

@@ -114,9 +114,9 @@ def best_form(machine: Machine, in_c: int, out_c: int, patches: int, element: El
         panels, rest = divmod(vectors, tile.nr)
         if rest:
             continue
-        for blocks in range(1, patches + 1):
-            nc_panels = -(-panels // _FEWEST_UNITS) if blocks < _FEWEST_UNITS else panels
-            form = Form(tile, -(-patches // blocks), nc_panels, 0.0)
+        for mc in dict.fromkeys(-(-patches // blocks) for blocks in range(1, patches + 1)):
+            nc_panels = -(-panels // _FEWEST_UNITS) if mc == patches else panels
+            form = Form(tile, mc, nc_panels, 0.0)
             forms.append(replace(form, cycles=_cycles(machine, form, in_c, vectors, patches, element)))
     return min(forms, key=lambda form: form.cycles, default=None)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias
 
 from ..config import ProfileName, check_model_file
 from ..errors import BadInputError
 from .record import record_path
 
 Method: TypeAlias = Literal["minmax", "percentile", "entropy"]
-METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 KEEPABLE: Final = ("first", "last")
 """Layers that may stay in float32."""
@@ -56,6 +56,10 @@ class QuantizeConfig:
             raise BadInputError(f"--output {self.output}: must end in .onnx")
         if not self.output.parent.is_dir():
             raise BadInputError(f"--output {self.output}: there is no folder {self.output.parent}")
+        if self.report_path.is_dir():
+            raise BadInputError(f"--output {self.output}: its report would be {self.report_path}, which is a folder")
+        if not os.access(self.output.parent, os.W_OK):
+            raise BadInputError(f"--output {self.output}: the folder {self.output.parent} cannot be written to")
         if self.output.exists() and self.output.samefile(self.model):
             raise BadInputError(f"--output {self.output} is the model itself: name another file")
 

@@ -78,12 +78,14 @@ def measure_ranges(
     """Runs the float32 model on each image and compares the ranges of tensors."""
     session = open_session(with_outputs(float_model, tensors).SerializeToString())
     names = list(dict.fromkeys(name for name in tensors if name not in {node.name for node in session.get_inputs()}))
+    if not names:
+        return Stability(len(inputs), math.nan, math.nan)
     lows, highs = np.empty((len(inputs), len(names))), np.empty((len(inputs), len(names)))
     for index, feed in enumerate(inputs):
         progress(index, len(inputs))
         for column, values in enumerate(session.run(names, feed)):
             lows[index, column], highs[index, column] = min(values.min(), 0.0), max(values.max(), 0.0)
-    if len(inputs) < 2 or not names:
+    if len(inputs) < 2:
         return Stability(len(inputs), math.nan, math.nan)
     ranges = highs - lows
     spread = float(np.median(ranges.std(axis=0) / np.maximum(ranges.mean(axis=0), 1e-30)))
@@ -105,6 +107,8 @@ def measure_sqnr(
 ) -> list[TensorReport]:
     """Both models on each image: what quantisation, of this tensor and of all before it, has done to each tensor."""
     inside = [a for a in activations if a.tensor not in inputs[0]]
+    if not inside:
+        return []
     ours = open_session(with_outputs(quantized_model, [a.dequantized for a in inside]).SerializeToString())
     theirs = open_session(with_outputs(float_model, [a.tensor for a in inside]).SerializeToString())
     signal, noise = np.zeros(len(inside)), np.zeros(len(inside))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ def run_quantize(config: QuantizeConfig, progress: Progress) -> Outcome:
         set_metadata(quantized, METADATA_KEY, json.dumps({key: record[key] for key in _IN_MODEL}))
         record |= origin(config.model, quantized)
         write_whole(config.output, quantized.read_bytes(), "--output")
-        write_whole(config.report_path, (json.dumps(record, indent=1) + "\n").encode(), "--output")
+        write_whole(config.report_path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode(), "--output")
     return outcome
 
 
@@ -127,13 +128,16 @@ def record_of(outcome: Outcome, ranges: dict[str, tuple[float, float]]) -> dict[
         "weights": "per tensor" if config.per_tensor else "per channel",
         "kept_float32": list(outcome.kept),
         "ranges": {name: list(bounds) for name, bounds in ranges.items()},
-        "sqnr_db": {tensor.tensor: round(tensor.sqnr_db, 2) for tensor in outcome.tensors},
+        "sqnr_db": {
+            tensor.tensor: round(tensor.sqnr_db, 2) if math.isfinite(tensor.sqnr_db) else None
+            for tensor in outcome.tensors
+        },
         "top1_agreement": {
             "images": outcome.tested,
             "same": outcome.agreeing,
             "calibrated_on": outcome.tested_on_calibration,
         },
-        "stability": {key: None if value != value else value for key, value in asdict(outcome.stability).items()},
+        "stability": {key: value if math.isfinite(value) else None for key, value in asdict(outcome.stability).items()},
         "per_tensor_weights": None if outcome.spreads is None else [asdict(spread) for spread in outcome.spreads],
     }
 
@@ -153,6 +157,8 @@ def _prepare(config: QuantizeConfig, prepared: Path) -> None:
         versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
         if versions and versions[0] < _LEAST_OPSET:
             model = version_converter.convert_version(model, _LEAST_OPSET)
+        for index, node in enumerate(model.graph.node):  # layers are kept in float32 by name
+            node.name = node.name or f"{node.op_type}_{index}"
         converted = prepared.with_name("converted.onnx")
         onnx.save(model, converted)
         quant_pre_process(str(converted), str(prepared), skip_symbolic_shape=True)

@@ -53,7 +53,7 @@ def test_this_machine_is_described_as_the_system_does() -> None:
     """CPUs of the affinity mask, cache sizes of sysconf(3) where it knows them, a source for every value."""
     found = detect()
     assert found.cores == len(os.sched_getaffinity(0))
-    assert found.isa == found.best_isa and found.best_isa in ISAS
+    assert found.isa == found.best_isa and found.isa.name in {isa.name for isa in ISAS}
     for field, name in (("l1d_bytes", "SC_LEVEL1_DCACHE_SIZE"), ("l2_bytes", "SC_LEVEL2_CACHE_SIZE")):
         known = os.sysconf(name) if name in os.sysconf_names else 0
         assert known <= 0 or getattr(found, field) == known, field

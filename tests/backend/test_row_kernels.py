@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from plan_runner import ISA, plan_graph, run_plan
+from plan_runner import ISA, MACHINE, plan_graph, run_plan
 from small_nets import UNIT_ROUNDOFF, Net, oracle, random_inputs, sum_of_products_bound
 
 from backend.graph.ir import Graph
@@ -34,7 +35,7 @@ def kernels_of(graph: Graph) -> set[str]:
     ],
 )
 def test_depthwise(channels: int, picture: tuple[int, int], kernel: tuple[int, int], fields: dict[str, Any]) -> None:
-    """One filter per channel, clipped; widths below, at and above the four pixels that go together."""
+    """One filter per channel, clipped; widths below, at and above what goes together."""
     net = Net()
     x = net.input(channels, *picture)
     graph = net.graph(net.conv(x, channels, kernel, group=channels, low=-0.5, high=1.0, **fields))
@@ -43,6 +44,21 @@ def test_depthwise(channels: int, picture: tuple[int, int], kernel: tuple[int, i
     (got,) = run_plan(plan_graph(graph, 3), inputs)
     error = np.abs(got - oracle(graph, inputs)[0])
     assert (error <= sum_of_products_bound(graph, inputs, kernel[0] * kernel[1])).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blocks_of_depthwise_channels_and_rows_change_no_bit(stride: int) -> None:
+    """Two vectors of channels at a time, of five; units that end inside a picture and span two; two threads."""
+    net = Net()
+    x = net.input(5 * ISA.lanes, 10 * stride, 9 * stride)
+    graph = net.graph(net.conv(x, 5 * ISA.lanes, (3, 3), group=5 * ISA.lanes, pads=(1,) * 4, strides=(stride, stride)))
+    inputs = random_inputs(graph, 3)
+    wide, narrow = (plan_graph(graph, 3, replace(MACHINE, l1d_bytes=size)) for size in (1 << 20, 1 << 10))
+    (index,) = [i for i, step in enumerate(wide.steps) if wide.kernels[step["kernel"]].name == "depthwise_3x3"]
+    assert (wide.steps[index]["nc_panels"], narrow.steps[index]["nc_panels"]) == (5, 2)
+    (expected,), (got,) = run_plan(wide, inputs), run_plan(narrow, inputs, 2)
+    np.testing.assert_array_equal(got, expected)
+    assert (np.abs(got - oracle(graph, inputs)[0]) <= sum_of_products_bound(graph, inputs, 9)).all()
 
 
 def test_depthwise_identity_is_exact() -> None:

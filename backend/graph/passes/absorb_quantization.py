@@ -315,6 +315,8 @@ class _Absorbing:
             if average.kind != "average" or average.counted_pads != average.pads:
                 return None
             kernel, strides, pads, dilations = average.kernel, average.strides, average.pads, average.dilations
+        if kernel[0] * kernel[1] * 255 >= 1 << 24:
+            return None  # sums of bytes that float32 does not hold exactly
         step = op.quantization.scale[0]
         low, high = _bounds(op.quantization, *((-np.inf, np.inf) if clip is None else (clip.low, clip.high)))
         output = op.output

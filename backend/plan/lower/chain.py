@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -41,7 +42,7 @@ def lower_chain(planning: Planning, chain: Chain, graph_ops: Sequence[Op], lower
         planning.held[op.output] = size
         size += words_of(held * layout.row, layout.element)
     size = -(-size // _ALIGN) * _ALIGN
-    maker = _Links(planning, ops, layouts, planning.need_scratch(size))
+    maker = _LinkMaker(planning, ops, layouts, planning.need_scratch(size))
     starts = [0]
     links: list[Draft] = []
     for bands in cut:
@@ -58,7 +59,7 @@ def lower_chain(planning: Planning, chain: Chain, graph_ops: Sequence[Op], lower
     return Draft(record, _info(planning, ops, lowered), planning.segment, links=tuple(links))
 
 
-class _Links:
+class _LinkMaker:
     """What all links of one chain have in common. scratch_words: of one worker."""
 
     def __init__(self, planning: Planning, ops: list[Conv], layouts: list[Layout], scratch_words: int) -> None:
@@ -89,8 +90,10 @@ class _Links:
         if record["halo_bottom"]:
             record["halo_bottom"] = below if rows.end == layout.h else 0
 
-        b_layout, record["b_image"] = None, 0
-        if "b" in places:
+        b_layout = None
+        if "b" not in places:
+            record["b_image"] = 0  # means nothing, and would keep chunks from sharing their links
+        else:
             b_layout = self.planning.layout(op.epilogue.residual)
             places["b"] = (places["b"][0], places["b"][1] + rows.begin * b_layout.row)
         if record["tap_count"]:  # implicit GEMM: its tables end, and repeat, with the band's last pixel
@@ -133,18 +136,25 @@ class _Links:
 
 
 def _info(planning: Planning, ops: list[Conv], lowered: list[list[Draft]]) -> StepInfo:
-    residuals = [op.epilogue.residual for op in ops[1:] if op.epilogue.residual != ABSENT]
-    infos = [draft.info for drafts in lowered for draft in drafts]
-    first, last = lowered[0][0].info, lowered[-1][-1].info
+    """The chain's costs, and those of its links: values that are only held move to and from nowhere."""
+    last, infos = len(ops) - 1, []
+    for index, (op, drafts) in enumerate(zip(ops, lowered, strict=True)):
+        for draft in drafts:
+            residual = op.epilogue.residual
+            read = draft.info.read_bytes if index == 0 else 0
+            if index and residual != ABSENT:
+                read = planning.value_bytes(residual)
+            written = draft.info.written_bytes if index == last else 0
+            infos.append(replace(draft.info, read_bytes=read, written_bytes=written))
     return StepInfo(
-        node=f"{first.node} .. {last.node}",
+        node=f"{infos[0].node} .. {infos[-1].node}",
         op="Chain",
         kernel=" + ".join(info.kernel for info in infos),
-        shape=last.shape,
+        shape=infos[-1].shape,
         macs=sum(info.macs for info in infos),
         executed_macs=sum(info.executed_macs for info in infos),
         weight_bytes=sum(info.weight_bytes for info in infos),
-        read_bytes=first.read_bytes + sum(planning.value_bytes(name) for name in residuals),
-        written_bytes=sum(draft.info.written_bytes for draft in lowered[-1]),
+        read_bytes=sum(info.read_bytes for info in infos),
+        written_bytes=sum(info.written_bytes for info in infos),
         links=tuple(infos),
     )
