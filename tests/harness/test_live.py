@@ -124,6 +124,6 @@ def test_advice_that_is_followed_makes_the_run_valid(command: Command, dataset: 
     (advice,) = [text for text in first.stdout.splitlines() if text.startswith("-> ")]
     rate = float(advice.split(" = ")[1].split()[0])
     assert rate > 10_000
-    second = command(*flags, "--qps", 2 * rate)  # doubled: the null backend's own speed varies
+    second = command(*flags, "--qps", 10 * rate)  # the null backend's own speed varies, on a busy machine by multiples
     assert run_record(tmp_path / "reports/runs/resnet50/Offline/performance")["result"]["valid"] is True
     assert not [text for text in second.stdout.splitlines() if text.startswith("-> ")]
