@@ -1,6 +1,6 @@
-"""Machine x problem -> choices: which algorithm, tile, blocks and cut of the batch. Pure.
+"""Machine x problem -> choices: which algorithm, tile, blocks, cut of the batch and chains. Pure.
 
-`blocking.py`, `winograd.py` and `segments.py` hold the formulas; here they meet the ops of a graph. What a saved plan
+`blocking.py`, `winograd.py`, `segments.py` and `chains.py` hold the formulas; here they meet the ops of a graph. What a saved plan
 holds is decided here once, or by whatever else writes plan files; nothing behind it decides anything.
 """
 

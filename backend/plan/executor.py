@@ -4,7 +4,8 @@ The executor decides nothing: a step's kernel (an address) and its blocks are nu
 threads there is one parallel region per inference, and every participant walks through all steps. A step's units
 are divided evenly; whoever has finished its share takes from the others', and goes on when all units are done. So a
 participant that the system keeps from running holds up a step by one unit at most. (The end of the region waits for
-all threads of the team, as OpenMP does.) Which participant computes a unit never changes its result.
+all threads of the team, as OpenMP does.) A unit of a chain is a run of further steps, its links, by one participant.
+Which participant computes a unit never changes its result.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Early layers of a network have large pictures and small weights, late ones the reverse. So a plan has segments
 (segments.py): the first run few images at a time, their values sharing memory that stays in cache; later ones run
-more, so that each weight is read from memory more seldom.
+more, so that each weight is read from memory more seldom. Inside a segment that runs image by image, ops may form
+chains (chains.py): one step for all of them, whose links are steps behind those that the executor walks through.
 
 Three stages, so that what was decided is a record of its own: choose (choose.py, or a plan file), check (check.py),
 lower (lower/).

@@ -1,4 +1,4 @@
-"""What one quantisation is asked to do, validated in one place. Made by `cli.py`."""
+"""What one quantisation is asked to do, validated in one place. Made by `cli/quantize.py`."""
 
 from __future__ import annotations
 

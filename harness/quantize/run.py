@@ -1,4 +1,4 @@
-"""Model and images -> quantised model and report. Called by `cli.py`.
+"""Model and images -> quantised model and report. Called by `cli/quantize.py`.
 
 onnxruntime's quantizer: activations uint8 with a zero point, weights int8 and symmetric, per output channel unless told
 otherwise, biases int32. Everything is made in a folder that is thrown away; the output appears whole at the end.
