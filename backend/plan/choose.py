@@ -1,7 +1,7 @@
 """Machine x problem -> choices: which algorithm, tile, blocks, cut of the batch and chains. Pure.
 
-`blocking.py`, `winograd.py`, `segments.py` and `chains.py` hold the formulas; here they meet the ops of a graph. What a saved plan
-holds is decided here once, or by whatever else writes plan files; nothing behind it decides anything.
+`blocking.py`, `winograd.py`, `segments.py` and `chains.py` hold the formulas; here they meet the ops of a graph. What a
+saved plan holds is decided here once, or by whatever else writes plan files; nothing behind it decides anything.
 """
 
 from __future__ import annotations
