@@ -38,6 +38,9 @@ MOST_BATCH: Final = 1024
 _F32: Final[np.dtype[Any]] = np.dtype(np.float32)
 _U8: Final[np.dtype[Any]] = np.dtype(np.uint8)
 
+_TYPE_NAMES: Final = {"float32": "float"}
+"""Element types that onnxruntime calls by another name than NumPy."""
+
 
 @dataclass(frozen=True)
 class NodeArg:
@@ -163,7 +166,7 @@ class InferenceSession:
 
     @property
     def precision(self) -> str:
-        """What "auto" became, or what was asked for: "fp32", "bf16" or "bf16-emulated"."""
+        """What "auto" became, or what was asked for: "fp32", "int8", "bf16" or "bf16-emulated"."""
         return self._precision
 
     @property
@@ -307,4 +310,4 @@ def _time_steps(executor: Executor, steps: Any, walked: int, count: int, rounds:
 
 def _node_arg(port: Port) -> NodeArg:
     shape = [("N" if size == BATCH else size) for size in port.shape]
-    return NodeArg(port.name, shape, {"float32": "tensor(float)", "int64": "tensor(int64)"}[port.dtype])
+    return NodeArg(port.name, shape, f"tensor({_TYPE_NAMES.get(port.dtype, port.dtype)})")

@@ -14,13 +14,15 @@ from .progress import Progress
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """threads: None for all CPUs. isa: None for the best. plan: a file to follow. json_path: where to write it."""
+    """threads: None for all CPUs. isa: None for the best. precision: None for the model's. plan: a file to follow.
+    json_path: where to write it.
+    """
 
     model: Path
     max_batch: int
     threads: int | None
     isa: str | None
-    precision: Precision
+    precision: Precision | None
     plan: Path | None
     json_path: Path | None
 
@@ -33,7 +35,11 @@ def describe_plan(config: PlanConfig, progress: Progress) -> str:
     try:
         progress.phase("planning")
         plan = plan_model(
-            config.model, precision=config.precision, max_batch=config.max_batch, isa=config.isa, plan=config.plan
+            config.model,
+            precision=config.precision or "auto",
+            max_batch=config.max_batch,
+            isa=config.isa,
+            plan=config.plan,
         )
         threads = usable_threads(config.threads, plan.machine)
         from backend import peak  # the plan has settled the process's ISA

@@ -43,6 +43,9 @@ _ITEM_BYTES: Final[dict[int, int]] = {
 }
 """Element types of constants that are read; numpy_helper.tensor_dtype_to_np_dtype gives the NumPy type."""
 
+_INTEGER_OPS: Final = ("QLinear", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
+"""How op types begin that compute with integers, in ONNX and in onnxruntime's own domain."""
+
 
 def read_model(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Graph:
     """The graph of an ONNX model, checked and pruned to its outputs.
@@ -149,8 +152,13 @@ def _add_input(builder: GraphBuilder, info: onnx.ValueInfoProto) -> str:
         raise ModelError(f"input {info.name!r} is not a tensor with a name")
     tensor = info.type.tensor_type
     if tensor.elem_type != onnx.TensorProto.FLOAT:
+        bytes_ = tensor.elem_type in (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+        advice = (
+            ": give a quantised model a float32 input with QuantizeLinear behind it, which costs no step of its own"
+        )
         raise ModelError(
             f"input {info.name!r} has element type {_type_name(tensor.elem_type)}; only FLOAT is supported"
+            + (advice if bytes_ else "")
         )
     if not tensor.HasField("shape"):
         raise ModelError(f"input {info.name!r} has no shape; fix it with onnx.tools.update_model_dims")
@@ -189,6 +197,11 @@ def _refuse_unsupported(graph: onnx.GraphProto) -> None:
             refused.setdefault(node.op_type, _node_name(node))
     if refused:
         found = ", ".join(f"{op_type} (node {name!r})" for op_type, name in refused.items())
+        if any(op_type.rpartition(".")[2].startswith(_INTEGER_OPS) for op_type in refused):
+            raise ModelError(
+                f"unsupported op {found}; a quantised model states its integers by QuantizeLinear and DequantizeLinear "
+                "around float32 ops: quantise the float32 model again, in QDQ format"
+            )
         raise ModelError(f"unsupported op {found}; supported: {', '.join(sorted(OPERATORS.keys() | FOLDERS.keys()))}")
 
 

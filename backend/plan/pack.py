@@ -59,11 +59,15 @@ def pack_panels(
 
 
 def stored_bytes(x: F32Array, quantization: Quantization) -> npt.NDArray[np.uint8]:
-    """What a value with this quantisation, one scale for all, has in memory for numbers: `ir.Quantize`, as UINT8."""
+    """What a value with this quantisation, one scale for all, has in memory for numbers: `ir.Quantize`, as UINT8.
+
+    A NaN becomes the lowest value.
+    """
     zero = quantization.zero_point[0] + (INT8_OFFSET if quantization.dtype == "int8" else 0)
     with np.errstate(over="ignore"):
         steps = np.rint(x / np.float32(quantization.scale[0]))
-    return np.asarray((np.clip(steps, -zero, 255 - zero) + zero).astype(np.uint8))
+    steps = np.where(np.isnan(steps), -zero, np.clip(steps, -zero, 255 - zero))
+    return np.asarray((steps + zero).astype(np.uint8))
 
 
 class Buffers:

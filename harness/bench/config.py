@@ -26,7 +26,8 @@ DEFAULT_FOLDER: Final = Path("reports/bench")
 class BenchConfig:
     """One bench: a row for each of `batches` x `threads`.
 
-    precision: of our engine, and of those peers that have it; onnxruntime runs a model in the precision of its file.
+    precision: of our engine, and of those peers that have it, None for the model's; onnxruntime runs a model in the
+    precision of its file.
     "bf16-emulated" is for our engine: peers run in fp32 beside it.
     peers: engines beside ours. rounds: in each, every engine has one slice of `slice_s` seconds. isa: None for the
     best. plan: a plan file for our engine. layers: also the time of each layer of our engine. json_path: None for a
@@ -34,7 +35,7 @@ class BenchConfig:
     """
 
     model: Path
-    precision: Precision
+    precision: Precision | None
     batches: tuple[int, ...]
     threads: tuple[int, ...]
     peers: tuple[EngineName, ...]

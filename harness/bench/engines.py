@@ -47,7 +47,7 @@ def _open_numba(task: EngineTask) -> Engine:
     try:
         session = InferenceSession(
             task.model,
-            precision=task.precision,
+            precision=task.precision or "auto",
             max_batch=task.batch,
             threads=task.threads,
             isa=task.isa,
@@ -58,7 +58,7 @@ def _open_numba(task: EngineTask) -> Engine:
 
     def settings() -> Settings:
         return {
-            "precision": task.precision,
+            "precision": session.precision,
             "max_batch": task.batch,
             "threads": session.threads,
             "isa": session.machine.isa.name,

@@ -25,12 +25,12 @@ Settings: TypeAlias = Mapping[str, str | int | float | bool]
 class EngineTask:
     """Everything an engine's process needs. cpus: logical CPUs, one per thread. seed: of the random input.
 
-    plan: a plan file for our engine.
+    precision: None for the model's. plan: a plan file for our engine.
     """
 
     engine: EngineName
     model: Path
-    precision: Precision
+    precision: Precision | None
     batch: int
     threads: int
     cpus: tuple[int, ...]

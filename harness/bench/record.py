@@ -5,7 +5,7 @@ Written after every row, so that an interrupted bench keeps what it has. Schema 
     schema, complete    the name above; false until the last row is there
     started             UTC, ISO 8601
     model               {path, bytes, sha256}
-    settings            {precision, rounds, slice_s, seed, peers, isa and plan file asked for, or null}
+    settings            {rounds, slice_s, seed, peers, precision, isa and plan file asked for, or null}
     machine             {processor, architecture, logical_cpus, physical_cores, memory_bytes, system, isa, best_isa,
                          l1d_bytes, l2_bytes, l3_bytes, sources of these}
     software            {versions by distribution, commit and uncommitted_changes or null where not in a git checkout}
@@ -193,7 +193,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def json_path(config: BenchConfig, started: datetime) -> Path:
     """Where the JSON goes; its folder is made. Raises: BadInputError if nothing can be written there."""
-    name = f"{config.model.stem}-{config.precision}-{started:%Y%m%dT%H%M%SZ}.json"
+    asked = "" if config.precision is None else f"-{config.precision}"
+    name = f"{config.model.stem}{asked}-{started:%Y%m%dT%H%M%SZ}.json"
     path = config.json_path or DEFAULT_FOLDER / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

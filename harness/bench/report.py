@@ -65,8 +65,9 @@ def _heading(bench: Bench) -> list[str]:
     changed = " with uncommitted changes" if revision["uncommitted_changes"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
     environment = ", ".join(f"{name}={value}" for name, value in thread_environment().items()) or "none set"
+    precision = bench.rows[0].engines[OURS].settings["precision"]
     lines = [
-        f"model: {config.model}, {config.precision}; {config.rounds} rounds of {config.slice_s:g} s per engine",
+        f"model: {config.model}, {precision}; {config.rounds} rounds of {config.slice_s:g} s per engine",
         f"machine: {machine.cpu}, {machine.cores} CPUs, {machine.isa.name}, "
         f"L1d {machine.l1d_bytes >> 10} KiB, L2 {machine.l2_bytes >> 10} KiB, L3 {machine.l3_bytes >> 10} KiB",
         f"software: {versions}{commit}{changed}",

@@ -12,14 +12,18 @@ from ..config import PROFILE_NAMES, SCENARIOS, Precision, RunConfig
 
 PATH: Final = click.Path(path_type=Path)
 
-PRECISION: Final = click.Choice(get_args(Precision))
-
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Flags that every command has."""
     command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
     return click.option("--quiet", is_flag=True, help="No progress on standard error.")(command)
 
+
+precision_option: Final = click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    help="Of values and weights. [default: the model's: int8 if it is quantised, else fp32]",
+)
 
 plan_option: Final = click.option(
     "--plan", type=PATH, metavar="FILE.json", help="numba: follow the choices in this file, as `plan --json` wrote it."
@@ -64,7 +68,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--threads", type=int, metavar="N", help="Threads of one instance."),
         click.option("--instances", type=int, metavar="N", help="Inference sessions side by side."),
         click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic."),
-        click.option("--precision", type=PRECISION, help="Of values and weights. [default: the model's]"),
+        precision_option,
         kernels_option,
         machine_option,
         plan_option,

@@ -13,12 +13,12 @@ from ..config import DEFAULT_OUTPUT, PROFILE_NAMES, SCENARIOS, ProfileName, RunC
 from ..errors import BadInputError
 from .options import (
     PATH,
-    PRECISION,
     ScenarioChoice,
     common_options,
     kernels_option,
     machine_option,
     plan_option,
+    precision_option,
     preprocessed_dir_option,
 )
 
@@ -64,7 +64,7 @@ from .options import (
 @click.option("--isa", metavar="NAME", help="numba: avx512, avx2, neon or generic. [default: the best there is]")
 @kernels_option
 @machine_option
-@click.option("--precision", type=PRECISION, help="Of values and weights. [default: the model's]")
+@precision_option
 @plan_option
 @common_options
 def run(**flags: Any) -> None:
@@ -233,7 +233,7 @@ def accuracy(run_dir: Path, dataset_path: Path | None, **_: Any) -> None:
 
 @click.command()
 @click.option("--model", type=PATH, metavar="FILE.onnx", required=True, help="Model to measure.")
-@click.option("--precision", type=PRECISION, default="fp32", show_default=True, help="Of engines that have it.")
+@precision_option
 @click.option("--batch", default="1", show_default=True, metavar="N,N", help="Images in one inference: a row for each.")
 @click.option("--threads", default="1", show_default=True, metavar="N,N", help="Threads, each on a CPU of its own.")
 @click.option(
@@ -284,7 +284,7 @@ def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **se
 @click.option("--max-batchsize", "max_batch", type=int, default=1, show_default=True, metavar="N", help="Most images.")
 @click.option("--threads", type=int, metavar="N", help="Threads of one session. [default: as many as CPUs]")
 @click.option("--isa", metavar="NAME", help="avx512, avx2 or generic. [default: the best this machine has]")
-@click.option("--precision", type=PRECISION, default="fp32", show_default=True, help="Of values and weights.")
+@precision_option
 @plan_option
 @click.option("--json", "json_path", type=PATH, metavar="FILE", help="Write the plan there, for --plan to read.")
 @common_options

@@ -113,6 +113,8 @@ def choose_images(folder: Path, calibration_list: Path | None, count: int | None
     """Raises: BadInputError for a list or folder that cannot be used."""
     available = _images_of(folder)
     if calibration_list is None:
+        if count is not None and count > len(available):
+            raise BadInputError(f"--count {count}: --dataset-path {folder} holds {len(available)} images")
         count = min(count or DEFAULT_COUNT, len(available))
         spread = {round(index) for index in np.linspace(0, len(available) - 1, count)}
         chosen = [available[index] for index in sorted(spread)]

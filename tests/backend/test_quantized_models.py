@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
+import warnings
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,12 @@ from plan_runner import MACHINE
 from quantized_nets import quantized_by_onnxruntime
 
 from backend import InferenceSession, InputError, ModelError, PixelInput
-from backend.graph.ir import Graph, Requantize
+from backend.graph.ir import Graph, Quantization, Requantize
+from backend.graph.onnx_quantization import quantize
 from backend.graph.onnx_reader import read_model
 from backend.graph.passes import run_passes
 from backend.graph.prune import prune
+from backend.plan.pack import stored_bytes
 from backend.reference import run_reference
 
 QUANTIZERS: dict[str, dict[str, Any]] = {
@@ -189,6 +190,18 @@ def test_pixels_reach_a_quantised_model_through_a_table() -> None:
     np.testing.assert_array_equal(session.run(None, {"x": images})[0], session.run(None, {"x": floats})[0])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_pixels_are_rounded_as_numbers_are(dtype: str) -> None:
+    """The table's bytes are the twin's for ties, for what saturates, for infinities and NaN."""
+    quantization = Quantization(dtype, (0.5,), (7,))  # type: ignore[arg-type]
+    x = np.array([[0.25, 0.75, -0.25, 1e9, -1e9, np.inf, -np.inf, np.nan]], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stored = stored_bytes(x, quantization)
+    want = quantize(x, quantization).astype(np.int32) + (128 if dtype == "int8" else 0)
+    np.testing.assert_array_equal(stored, want)
+
+
 REFUSED = {
     "int4": (TensorProto.INT4, "element type INT4"),
     "float8": (TensorProto.FLOAT8E4M3FN, "element type FLOAT8E4M3FN"),
@@ -206,6 +219,55 @@ def test_types_that_are_refused_by_name(name: str) -> None:
     with pytest.raises(ModelError, match=text) as caught:
         read_model(proto)
     assert "\n" not in str(caught.value)
+
+
+WEIGHTS = {
+    "int4": (TensorProto.INT4, {}, "constant 'w' has element type INT4; supported: .*INT8"),
+    "float8": (TensorProto.FLOAT8E4M3FN, {}, "constant 'w' has element type FLOAT8E4M3FN; supported: .*INT8"),
+    "blocked": (TensorProto.INT8, {"block_size": 2, "axis": 0}, r"node 'weights' .*in blocks of 2; supported"),
+    "scales in two axes": (TensorProto.INT8, {"axis": 0}, r"node 'weights' .*supported is one scale per tensor or per"),
+}
+"""Element type, attributes of DequantizeLinear, and what is said. Blocks have a scale each: [2, 3] of them."""
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_that_are_refused_by_name(name: str) -> None:
+    kind, attributes, text = WEIGHTS[name]
+    nodes = [node("DequantizeLinear", "w s", "d", name="weights", **attributes), node("MatMul", "x d", "y")]
+    scale = np.full((2, 3), 0.1, np.float32) if "axis" in attributes else np.float32(0.1)
+    proto = model(nodes, {"x": ["N", 4]}, ["y"], {"s": scale}, opset=21)
+    proto.graph.initializer.append(helper.make_tensor("w", kind, [4, 3], [1] * 12))
+    with pytest.raises(ModelError, match=text) as caught:
+        read_model(proto)
+    assert "\n" not in str(caught.value)
+
+
+def test_integer_ops_and_inputs_say_what_to_do() -> None:
+    """The other ways to write a quantised model: ops on integers, and inputs of them."""
+    integers = model([node("QLinearConv", "x s z w s z s z", "y"), node("Relu", "x", "r")], {"x": ["N", 4]}, ["y"])
+    with pytest.raises(ModelError, match=r"unsupported op QLinearConv \(node 'QLinearConv:y'\); .*in QDQ format$"):
+        read_model(integers)
+    theirs = model([node("QLinearAdd", "x s z x s z s z", "y", domain="com.microsoft")], {"x": ["N", 4]}, ["y"])
+    with pytest.raises(ModelError, match=r"com.microsoft.QLinearAdd .*in QDQ format$"):
+        read_model(theirs)
+    bytes_ = _pair()
+    bytes_.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    with pytest.raises(ModelError, match=r"input 'x' has element type UINT8; .*a float32 input with QuantizeLinear"):
+        read_model(bytes_)
+
+
+def test_outputs_of_integers() -> None:
+    """A model may end in a QuantizeLinear: its outputs are described and given as onnxruntime does."""
+    feed = {"x": np.array([[-1.0, 0.25, 0.35, 99.0]], np.float32)}
+    for kind, zero in ((TensorProto.UINT8, np.uint8(3)), (TensorProto.INT8, np.int8(-2))):
+        constants = {"s": np.float32(0.1), "z": zero}
+        proto = model([node("QuantizeLinear", "x s z", "q")], {"x": ["N", 4]}, ["q"], constants, output_type=kind)
+        session = InferenceSession(proto, isa=MACHINE.isa.name)
+        (theirs,) = run_onnxruntime(proto, feed)
+        (ours,) = session.run(None, feed)
+        assert session.get_outputs()[0].type == f"tensor({theirs.dtype})"
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def _pair(opset: int = 21, **attributes: Any) -> onnx.ModelProto:
@@ -236,25 +298,3 @@ def test_onnx_cases_of_constants(name: str) -> None:
     proto = model(nodes, {"zeros": want.shape}, ["sum"], constants, opset=21)
     got = InferenceSession(proto, isa=MACHINE.isa.name).run(None, {"zeros": np.zeros(want.shape, np.float32)})[0]
     np.testing.assert_array_equal(got, want)
-
-
-_IMAGES = os.environ.get("LOADGEN_NUMBA_TEST_IMAGENET")
-_MODELS = os.environ.get("LOADGEN_NUMBA_TEST_MODELS")
-
-
-@pytest.mark.skipif(not (_IMAGES and _MODELS), reason="set LOADGEN_NUMBA_TEST_MODELS and LOADGEN_NUMBA_TEST_IMAGENET")
-def test_mobilenet_v2_on_real_images() -> None:
-    """Every integer of the session is the twin's; classes are onnxruntime's for all but one of the images at most."""
-    from preprocessing import MOBILENET, preprocess
-
-    assert _IMAGES and _MODELS
-    files = sorted(Path(_IMAGES).glob("*.JPEG"))[:24]
-    pixels = np.stack([preprocess(file, MOBILENET) for file in files])
-    floats = MOBILENET.to_float(pixels, "NCHW")
-    calibration = [{"input": floats[index : index + 1]} for index in range(4)]
-    proto = quantized_by_onnxruntime(Path(_MODELS) / "mobilenet_v2_1.0_224.onnx", calibration)
-    session = InferenceSession(proto, max_batch=4, pixels=PixelInput(MOBILENET.table()), isa=MACHINE.isa.name)
-    got = session.run(None, {"input": pixels})[0]
-    np.testing.assert_array_equal(got[:1], run_reference(run_passes(read_model(proto)), {"input": floats[:1]})[0])
-    theirs = np.concatenate([run_onnxruntime(proto, {"input": floats[i : i + 1]})[0] for i in range(len(floats))])
-    assert (got.argmax(axis=1) != theirs.argmax(axis=1)).sum() <= 1

@@ -10,10 +10,12 @@ r"""Turns float32 ops between Dequantize and Quantize into integer ops.
     q -> Dequantize -> Mean (2, 3) | average Pool -> Quantize     q -> QuantizedAverage
     q -> Dequantize -> max Pool | Reshape | Transpose | Pad -> y  q -> the same on integers -> Dequantize -> y
 
-Weights and biases must be constants that the model states as integers (`Graph.quantized`), a bias may also be float32.
-Weights whose distance from their zero point does not fit int8, sums that might not fit int32, scales along another axis
-than the output channels': such ops stay as they are, and compute what the model says in float32. The arithmetic of
-quantising in between is kept, so that fused and unfused differ by float32 rounding only.
+Weights must be constants that the model states as integers (`Graph.quantized`). A bias may be any constant, as some
+quantisers leave it in float32: where it is not stated in steps of the accumulator (x's scale times the weight's), it is
+rounded to them, by half a step at most, which is far below a step of the result. Weights whose distance from their zero
+point does not fit int8, sums that might not fit int32, scales along another axis than the output channels': such ops
+stay as they are, and compute what the model says in float32. The arithmetic of quantising in between is kept, so that
+fused and unfused differ by float32 rounding, and by that half step of a bias, alone.
 
 May import: ir, prune, rewrite.
 """
@@ -40,6 +42,7 @@ from ..ir import (
     Mean,
     Op,
     Pad,
+    Pads,
     Pool,
     Quantization,
     Quantize,
@@ -48,6 +51,7 @@ from ..ir import (
     QuantizedConstant,
     Requantize,
     Reshape,
+    Shape,
     Transpose,
     Value,
 )
@@ -85,6 +89,7 @@ class _Absorbing:
         self.constants = dict(graph.constants)
         self.private = private_values(graph)
         self.ops: dict[str, Op] = {}
+        self.moved: dict[str, str] = {}  # float32 values -> the integers that they stand for, where these were moved
         self.padding: dict[str, int] = {}  # integer values -> what convolutions read around them
 
     def take(self, op: Op) -> None:
@@ -112,13 +117,12 @@ class _Absorbing:
         source = self.integers(op.x)
         if source is None:
             return None
-        output = f"{name}.integers"
-        if output not in self.ops:
-            output = fresh(output, self.values)
+        if name not in self.moved:
+            output = self.moved[name] = fresh(f"{name}.stored", self.values)
             self.values[output] = replace(self.values[name], name=output, dtype=source.dtype)
             moved = replace(op, x=source.name, output=output)
             self.ops[output] = replace(moved, value=float(source.zero_point)) if isinstance(moved, Pad) else moved
-        return replace(source, name=output)
+        return replace(source, name=self.moved[name])
 
     def constant(self, base: str, array: _Array) -> str:
         """Files an array; returns its name."""
@@ -290,59 +294,85 @@ class _Absorbing:
 
     def _quantized_average(self, op: Quantize) -> Op | None:
         """Average pooling whose windows all have the same divisor."""
-        average = self.ops.get(op.x)
-        clip: Clip | None = None
-        if isinstance(average, Clip) and average.x in self.private:
-            clip, average = average, self.ops.get(average.x)
-        squeezed = isinstance(average, Reshape) and average.x in self.private
-        if squeezed:
-            assert isinstance(average, Reshape)
-            average = self.ops.get(average.x)
-            squeezed = isinstance(average, Mean)
-            if not squeezed:
-                return None
-        if not isinstance(average, (Mean, Pool)):
+        found = self._average_behind(op.x)
+        x = None if found is None else self.integers(found.op.x)
+        if found is None or x is None:
             return None
-        x = self.integers(average.x)
-        shape = self.values[average.x].shape
-        if x is None or len(shape) != 4:
+        shape = self.values[x.name].shape
+        window = _whole_window(found.op, shape)
+        if window is None:
             return None
-        if isinstance(average, Mean):
-            if average.axes != (2, 3):
-                return None
-            kernel, strides, pads, dilations = (shape[2], shape[3]), (1, 1), (0, 0, 0, 0), (1, 1)
-        else:
-            if average.kind != "average" or average.counted_pads != average.pads:
-                return None
-            kernel, strides, pads, dilations = average.kernel, average.strides, average.pads, average.dilations
-        if kernel[0] * kernel[1] * 255 >= 1 << 24:
-            return None  # sums of bytes that float32 does not hold exactly
-        step = op.quantization.scale[0]
-        low, high = _bounds(op.quantization, *((-np.inf, np.inf) if clip is None else (clip.low, clip.high)))
+        area, step = window.kernel[0] * window.kernel[1], op.quantization.scale[0]
+        low, high = _bounds(op.quantization, found.low, found.high)
         output = op.output
-        flattens = squeezed or (isinstance(average, Mean) and not average.keepdims)
-        if flattens:
+        if found.flattens:
             output = fresh(f"{op.output}.picture", self.values)
             self.values[output] = replace(self.values[op.output], name=output, shape=(*shape[:2], 1, 1))
         result = QuantizedAverage(
-            name=average.name,
+            name=found.op.name,
             x=x.name,
             output=output,
-            kernel=kernel,
-            strides=strides,
-            pads=pads,
-            dilations=dilations,
+            kernel=window.kernel,
+            strides=window.strides,
+            pads=window.pads,
+            dilations=window.dilations,
             x_zero_point=x.zero_point,
-            factor=float(np.float32(x.scale / step / (kernel[0] * kernel[1]))),
+            factor=float(np.float32(x.scale / step / area)),
             dtype=op.quantization.dtype,  # type: ignore[arg-type]
             zero_point=op.quantization.zero_point[0],
             low=low,
             high=high,
         )
-        if not flattens:
+        if not found.flattens:
             return result
         self.ops[output] = result
-        return Reshape(f"{average.name}.flatten", output, op.output)
+        return Reshape(f"{found.op.name}.flatten", output, op.output)
+
+    def _average_behind(self, name: str) -> _Average | None:
+        """What a Quantize reads, if it is an average, perhaps squeezed, and perhaps clipped after that."""
+        op, low, high, squeezed = self.ops.get(name), -np.inf, np.inf, False
+        if isinstance(op, Clip) and op.x in self.private:
+            low, high, op = op.low, op.high, self.ops.get(op.x)
+        if isinstance(op, Reshape) and op.x in self.private:
+            squeezed, op = True, self.ops.get(op.x)
+        if isinstance(op, Mean):
+            return _Average(op, squeezed or not op.keepdims, low, high)
+        return _Average(op, False, low, high) if isinstance(op, Pool) and not squeezed else None
+
+
+@dataclass(frozen=True)
+class _Average:
+    """An average and what follows it. flattens: its result is no picture of one pixel but a row of channels."""
+
+    op: Mean | Pool
+    flattens: bool
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Fields of `Pool`."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: Pads
+    dilations: tuple[int, int]
+
+
+def _whole_window(op: Mean | Pool, shape: Shape) -> _Window | None:
+    """The window of an average over pictures of this shape; None if windows have different divisors, or so many
+    pixels that float32 does not hold every sum of bytes."""
+    if len(shape) != 4:
+        return None
+    if isinstance(op, Mean):
+        window = _Window((shape[2], shape[3]), (1, 1), (0, 0, 0, 0), (1, 1)) if op.axes == (2, 3) else None
+    else:
+        uniform = op.kind == "average" and op.counted_pads == op.pads
+        window = _Window(op.kernel, op.strides, op.pads, op.dilations) if uniform else None
+    if window is None or window.kernel[0] * window.kernel[1] * 255 >= 1 << 24:
+        return None
+    return window
 
 
 def _bounds(quantization: Quantization, low: float, high: float) -> tuple[float, float]:
