@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from other_cpus import gemm_assembly
 from plan_runner import MACHINE
 from test_bfloat16 import rounded
 from test_isa import loops
@@ -23,6 +22,7 @@ from backend.graph.prune import prune
 from backend.kernels.gemm_tile import UNROLL
 from backend.plan.precision import settle_precision
 from backend.reference import run_reference
+from backend.simd.element import BFLOAT16
 from backend.simd.isa import AVX2, AVX512, AVX512_BF16
 
 NATIVE = replace(AVX512, extensions=(AVX512_BF16,))
@@ -103,44 +103,15 @@ def test_memory_is_half(models_dir: Path) -> None:
     assert owned[1] < 0.6 * owned[0]
 
 
-_COMPILE = """
-import sys
-import numba
-numba.config.CPU_NAME, numba.config.CPU_FEATURES = "cooperlake", ""
-from dataclasses import replace
-from numba.core import types
-from backend.kernels.conv_gemm import conv_gemm
-from backend.kernels.step import STEP
-from backend.simd.element import BFLOAT16, Operands
-from backend.simd.isa import AVX512, AVX512_BF16
-from backend.simd.tags import TagType
-isa = replace(AVX512, extensions=(AVX512_BF16,))
-arrays = [types.Array(dtype, 1, "C") for dtype in (types.float32, types.float32, types.int32, types.int64)]
-for tile in isa.tiles:
-    kernel = numba.njit(nogil=True, error_model="numpy")(conv_gemm.py_func)
-    tag = TagType(isa, tile, Operands(BFLOAT16, BFLOAT16, BFLOAT16))
-    signature = (tag, *arrays, numba.from_dtype(STEP), types.int64, types.int64, types.int64)
-    kernel.compile(signature)
-    print("=====", tile)
-    print(kernel.inspect_asm(signature))
-"""
-"""Compiles for the first CPU that has the instructions, and runs nothing: any x86 host can do that."""
-
-
 def test_tiles_are_compiled_to_dot_products() -> None:
     """The unrolled loop is MR * NR VDPBF16PS on whole registers per word, sums stay there, results are rounded by
     VCVTNEPS2BF16, and nothing is left of the emulation."""
-    done = subprocess.run([sys.executable, "-c", _COMPILE], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    texts = re.split(r"===== (\d+)x(\d+)\n", done.stdout)[1:]
-    assert len(texts) == 3 * len(AVX512.tiles)
-    for mr, nr, text in zip(texts[::3], texts[1::3], texts[2::3], strict=True):
-        tile = f"{mr}x{nr}"
+    for tile, text in gemm_assembly("cooperlake", NATIVE, BFLOAT16).items():
         dots = {loop: len(re.findall(r"\tvdpbf16ps\t.*%zmm", loop)) for loop in loops(text)}
         hot = max(dots, key=lambda loop: dots[loop])
-        assert dots[hot] == UNROLL * int(mr) * int(nr), tile
+        assert dots[hot] == UNROLL * tile.mr * tile.nr, tile
         assert not re.findall(r"\tvmov[a-z0-9]+\t%zmm\d+, -?\d*\(%r[sb]p", hot), f"{tile}: vectors go to the stack"
         loads = re.findall(r"\tvp?broadcast[sd]s?\t-?\d*\(|\{1to16\}", hot)
-        assert len(loads) == UNROLL * int(mr), f"{tile}: each word of x is read once"
+        assert len(loads) == UNROLL * tile.mr, f"{tile}: each word of x is read once"
         assert "vfmadd" not in hot and "vpslld" not in hot, f"{tile}: emulation"
-        assert text.count("\tvcvtneps2bf16\t%zmm") >= int(mr) * int(nr), tile
+        assert text.count("\tvcvtneps2bf16\t%zmm") >= tile.mr * tile.nr, tile

@@ -33,10 +33,13 @@ from backend.simd.isa import Tile
 
 TILES = [pytest.param(tile, id=str(tile)) for tile in ISA.tiles]
 DTYPES = ["uint8", "int8"]
+MACHINES = [pytest.param(MACHINE, id="all-extensions")]
+if ISA.extensions:  # VNNI among them, perhaps: then also what runs on CPUs without it
+    MACHINES.append(pytest.param(replace(MACHINE, isa=replace(ISA, extensions=())), id="no-extensions"))
 
 
-def only(tile: Tile) -> Machine:
-    return replace(MACHINE, isa=replace(ISA, tiles=(tile,)))
+def only(tile: Tile, machine: Machine) -> Machine:
+    return replace(machine, isa=replace(machine.isa, tiles=(tile,)))
 
 
 def assert_equal_to_twin(net: QuantizedNet, *outputs: str, images: int = 2, machine: Machine = MACHINE) -> None:
@@ -52,7 +55,8 @@ def assert_equal_to_twin(net: QuantizedNet, *outputs: str, images: int = 2, mach
 
 @pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_tile(tile: Tile, dtype: str) -> None:
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_tile(machine: Machine, tile: Tile, dtype: str) -> None:
     """Pixels and channels that leave rests; depth that is no multiple of a word; zero points inside the range."""
     zero = 3 if dtype == "int8" else 77
     for pixels in (tile.mr, tile.mr + 1):
@@ -60,7 +64,7 @@ def test_every_tile(tile: Tile, dtype: str) -> None:
         x = net.input(7, 1, pixels, dtype=dtype, zero_point=zero)
         out_zero = -5 if dtype == "int8" else 9
         y = net.conv(x, 2 * tile.nr * ISA.lanes, x_zero_point=zero, dtype=dtype, zero_point=out_zero)
-        assert_equal_to_twin(net, y, machine=only(tile))
+        assert_equal_to_twin(net, y, machine=only(tile, machine))
 
 
 def _random_conv(seed: int) -> tuple[QuantizedNet, str]:
@@ -94,7 +98,8 @@ def test_random_convolutions(seed: int) -> None:
 
 
 @pytest.mark.parametrize("filters", [16, 48])
-def test_extreme_weights_do_not_saturate(filters: int) -> None:
+@pytest.mark.parametrize("machine", MACHINES)
+def test_extreme_weights_do_not_saturate(machine: Machine, filters: int) -> None:
     """255 times -128 and 127, four side by side: sums of pairs are far outside 16 bits."""
     net = QuantizedNet()
     x = net.input(64, 3, 5)
@@ -102,7 +107,7 @@ def test_extreme_weights_do_not_saturate(filters: int) -> None:
     y = net.conv(x, filters, dtype="float32", weight=np.broadcast_to(weight, (filters, 64, 1, 1)))
     graph = net.graph(y)
     feeds = {"input0": np.full((1, 64, 3, 5), 255, np.float32)}
-    got, want = run_plan(plan_graph(graph), feeds)[0], run_reference(graph, feeds)[0]
+    got, want = run_plan(plan_graph(graph, 1, machine), feeds)[0], run_reference(graph, feeds)[0]
     np.testing.assert_array_equal(got, want)
 
 
@@ -138,13 +143,14 @@ DEPTHWISE = [
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("channels", "size", "strides", "pads"), DEPTHWISE)
-def test_depthwise(channels: int, size: tuple[int, int], strides: Any, pads: Any, dtype: str) -> None:
+@pytest.mark.parametrize("machine", MACHINES)
+def test_depthwise(machine: Machine, channels: int, size: tuple[int, int], strides: Any, pads: Any, dtype: str) -> None:
     net = QuantizedNet(channels)
     x = net.input(channels, *size, dtype=dtype, zero_point=5)
     fields: dict[str, Any] = {"strides": strides, "pads": pads, "group": channels, "x_zero_point": 5, "dtype": dtype}
     y = net.conv(x, channels, (3, 3), zero_point=1, **fields)
     z = net.conv(x, channels, (3, 3), zero_point=1, narrow=True, inner=True, **fields)
-    assert_equal_to_twin(net, y, z)
+    assert_equal_to_twin(net, y, z, machine=machine)
 
 
 @pytest.mark.parametrize(("kernel", "dilations", "residual"), [((5, 3), (1, 1), False), ((3, 3), (2, 1), True)])

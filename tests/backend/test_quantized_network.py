@@ -1,4 +1,4 @@
-"""MobileNetV2 as onnxruntime's quantizer writes it, on real images: each layer, and the classes; judged by onnxruntime."""
+"""MobileNetV2 as onnxruntime's quantizer writes it, on real images: layers and classes, judged by onnxruntime."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_session_equals_the_twin(quantized: onnx.ModelProto, pixels: np.ndar
 def test_classes_are_kept_as_often_as_by_onnxruntime(
     quantized: onnx.ModelProto, float_model: Path, pixels: np.ndarray, floats: np.ndarray
 ) -> None:
-    """Of 100 images, the class of our int8 is that of our float32 at most once less often than onnxruntime's int8 is."""
+    """Of 100 images our int8 gives the class of our float32 at most once less often than onnxruntime's int8 does."""
     ours = {}
     for name, model in (("int8", quantized), ("fp32", float_model)):
         session = InferenceSession(model, max_batch=4, pixels=PixelInput(MOBILENET.table()), isa=MACHINE.isa.name)

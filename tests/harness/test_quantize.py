@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,7 @@ from harness_support import Command, run_record
 from onnx import TensorProto, helper, numpy_helper
 
 from harness.quantize import images
-from harness.quantize.images import OfficialList, choose_images, download_list
+from harness.quantize.images import OfficialList, choose_images
 from harness.quantize.measure import weight_spread
 from harness.quantize.models import Layer
 
@@ -140,6 +141,7 @@ BAD_INPUT: dict[str, tuple[tuple[object, ...], str]] = {
     "no model": (("--model", "none.onnx"), "--model none.onnx: no such file"),
     "not a model": (("--model", "text.onnx"), "--model text.onnx: is no ONNX model"),
     "count": (("--count", 0), "--count 0: must be from 1 to 10,000"),
+    "more than there are": (("--count", 21), "--count 21: --dataset-path"),
     "kept": (("--keep-float", "middle"), "'middle' is not one of first, last"),
     "output suffix": (("--output", "out.bin"), "--output out.bin: must end in .onnx"),
     "output folder": (("--output", "nowhere/out.onnx"), "there is no folder nowhere"),
@@ -248,11 +250,34 @@ def test_lists_are_downloaded_and_checked(
     assert (tmp_path / "list.txt").read_bytes() == data
 
 
-def test_the_official_lists_are_those_of_mlcommons() -> None:
-    """Name and digest as MLPerf Inference's rules and repository state them."""
-    assert [official.url.rsplit("/", 1)[1] for official in images.OFFICIAL_LISTS.values()] == [
-        "cal_image_list_option_1.txt",
-        "cal_image_list_option_2.txt",
-    ]
-    assert [official.sha256[:8] for official in images.OFFICIAL_LISTS.values()] == ["7662247d", "11ce8101"]
-    assert download_list.__defaults__ == (images.OFFICIAL_LISTS,)
+CALIBRATION_IMAGES = Path(__file__).with_name("calibration_images.txt")
+"""The numbers of the images in MLCommons' two lists, in their order, an empty line between the lists."""
+
+
+def _published_list(option: int) -> bytes:
+    """The file as MLCommons publishes it: option 1 is bare names, option 2 has one image of each class from 0 on."""
+    numbers = CALIBRATION_IMAGES.read_text().split("\n\n")[option - 1].split()
+    names = [f"ILSVRC2012_val_{int(number):08d}.JPEG" for number in numbers]
+    lines = names if option == 1 else [f"{name} {label}" for label, name in enumerate(names)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+@pytest.mark.parametrize("option", [1, 2])
+def test_the_official_lists_are_those_of_mlcommons(
+    command: Command, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, option: int
+) -> None:
+    """The very bytes that MLCommons publishes pass, under their name; the same list with one image changed does not."""
+    official = images.OFFICIAL_LISTS[option]
+    name = f"cal_image_list_option_{option}.txt"
+    assert official.url == f"https://raw.githubusercontent.com/mlcommons/inference/master/calibration/ImageNet/{name}"
+    monkeypatch.setitem(images.OFFICIAL_LISTS, option, replace(official, url=server + name))
+    published = _published_list(option)
+    (tmp_path / "served" / name).write_bytes(published)
+    finished = command("get-calibration-list", "--option", option, "--quiet")
+    assert (finished.status, finished.stdout) == (0, f"500 images: {name}\n"), finished.stderr
+    assert (tmp_path / name).read_bytes() == published
+    (tmp_path / name).unlink()
+    (tmp_path / "served" / name).write_bytes(published.replace(b"_00000", b"_00001", 1))
+    changed = command("get-calibration-list", "--option", option, "--quiet")
+    assert (changed.status, "nothing was written" in changed.stderr) == (2, True)
+    assert not (tmp_path / name).exists()
