@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .errors import BackendError, InputError, MachineError, ModelError, PlanError
+from .graph.ends import QuantizedEnds
 from .machine import Machine, detect
 from .machine_file import read_machine
-from .model import InferenceSession, NodeArg, StepProfile, plan_model, usable_threads
+from .model import InferenceSession, NodeArg, StepProfile, plan_model, read_quantized_ends, usable_threads
 from .pixels import PixelInput
 from .plan.plan import Plan
 from .plan.record import PlanRecord, read_record
@@ -23,11 +24,13 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlanRecord",
+    "QuantizedEnds",
     "Roofs",
     "StepProfile",
     "detect",
     "plan_model",
     "read_machine",
+    "read_quantized_ends",
     "read_record",
     "usable_threads",
 ]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from .engine import Executor, open_executor, resolve_kernels, settle_isa
 from .errors import InputError, MachineError
+from .graph.ends import QuantizedEnds, quantized_ends
 from .graph.ir import BATCH
 from .graph.onnx_reader import read_model
 from .graph.passes import run_passes
@@ -97,6 +98,14 @@ def plan_model(
         graph = prune(graph, tuple(outputs))
     graph = run_passes(graph, integers=settled == "int8")  # unfused weights go before the packed ones are made
     return make_plan(graph, machine, max_batch, pixels, saved, settled)
+
+
+def read_quantized_ends(model: str | os.PathLike[str] | bytes | Any) -> QuantizedEnds | None:
+    """Ranges of inputs and steps of outputs as a quantised model states them; None for a model that is not.
+
+    Raises: ModelError.
+    """
+    return quantized_ends(read_model(model))
 
 
 def usable_threads(threads: int | None, machine: Machine) -> int:

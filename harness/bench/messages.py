@@ -23,7 +23,8 @@ Settings: TypeAlias = Mapping[str, str | int | float | bool]
 
 @dataclass(frozen=True)
 class EngineTask:
-    """Everything an engine's process needs. cpus: logical CPUs, one per thread. seed: of the random input.
+    """Everything an engine's process needs. cpus: logical CPUs, one per thread. seed, input_ranges: of the random
+    input, see `random_inputs`.
 
     precision: None for the model's. plan: a plan file for our engine.
     """
@@ -37,6 +38,7 @@ class EngineTask:
     isa: str | None
     seed: int
     plan: Path | None
+    input_ranges: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,21 @@ class Refused:
     bad_input: bool
 
 
-def random_inputs(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, npt.NDArray[np.float32]]:
-    """Normally distributed float32, the same in every process that asks with the same shapes and seed."""
+def random_inputs(
+    shapes: Mapping[str, tuple[int, ...]], seed: int, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """float32, the same in every process that asks with the same arguments: uniform over the range of an input that has
+    one, else normally distributed.
+
+    An input that a model quantises has one: normal numbers would be but a few steps of it, and what comes out of that
+    mostly the noise of rounding.
+    """
     generator = np.random.default_rng(seed)
-    return {name: generator.standard_normal(shapes[name], np.float32) for name in sorted(shapes)}
+    inputs = {}
+    for name in sorted(shapes):
+        if name in ranges:
+            low, high = ranges[name]
+            inputs[name] = np.float32(low) + np.float32(high - low) * generator.random(shapes[name], np.float32)
+        else:
+            inputs[name] = generator.standard_normal(shapes[name], np.float32)
+    return inputs

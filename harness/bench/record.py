@@ -14,12 +14,13 @@ Written after every row, so that an interrupted bench keeps what it has. Schema 
     rows                one per (batch, threads):
       batch, threads, cpus
       engines           by name: {settings, threads_started, images_per_s, images_per_s_summary, inference_ms,
-                         cpu_share, output_difference}
+                         cpu_share, output_difference, output_steps}
                          images_per_s: one per round; summary: median, minimum, low_quartile, high_quartile, maximum
                          inference_ms: per round, the median of a single inference
                          cpu_share: per round, CPU time got / (wall clock * CPUs); for one thread, less than 1 means
                          that other work took the CPU
-                         output_difference: from our outputs, max |difference| / max |value|
+                         output_difference: from our outputs, max |difference| / max |value|; output_steps: of a
+                         quantised model, max |difference| / step; null for ours, and where nothing can be compared
       ratios            by peer: {ours_to_peer: one per round, summary}; pairs are within one round
       better_peer       the one against which the median ratio is lowest, or null
       idle_share_max    CPU time of the waiting engines during any one turn, as a share of the turn
@@ -134,7 +135,8 @@ def _row(row: Row) -> dict[str, Any]:
                 "images_per_s_summary": asdict(summarize(engine.rates)),
                 "inference_ms": [1e3 * seconds for seconds in engine.inference_s],
                 "cpu_share": engine.cpu_shares,
-                "output_difference": engine.difference,
+                "output_difference": engine.difference and engine.difference.share,
+                "output_steps": engine.difference and engine.difference.steps,
             }
             for name, engine in row.engines.items()
         },

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import provenance
+from .compare import Difference
 from .config import OURS
 from .layers import gb_s, gflops, intensity, percent_of_peak, percent_of_roof, total
 from .messages import Layers, LayerTime
@@ -115,9 +116,9 @@ def _remarks(row: Row) -> list[str]:
     title = f"batch {row.batch}, threads {row.threads}:"
     times = ", ".join(f"{name} {1e3 * median(engine.inference_s):.3f}" for name, engine in row.engines.items())
     lines = [f"{title} median inference in ms: {times}"]
-    peers = [(name, engine.difference) for name, engine in row.engines.items() if name != OURS]
+    peers = {name: engine.difference for name, engine in row.engines.items() if engine.difference is not None}
     if peers:
-        differences = ", ".join(f"{name} {difference:.1e}" for name, difference in peers)
+        differences = ", ".join(f"{name} {_difference_text(difference)}" for name, difference in peers.items())
         lines.append(
             f"{title} outputs differ from ours by (of the largest) {differences}; engines that waited took at most "
             f"{100 * max(row.idle_shares):.0f} % of one CPU"
@@ -127,6 +128,13 @@ def _remarks(row: Row) -> list[str]:
     if starved:
         lines.append(f"{title} the machine was busy with other work: of their CPU they got {', '.join(starved)}")
     return lines
+
+
+def _difference_text(difference: Difference) -> str:
+    if difference.share is None:
+        return "an unknown share: indices of a quantised model are not compared"
+    steps = "" if difference.steps is None else f" = {difference.steps:.1f} steps"
+    return f"{difference.share:.1e}{steps}"
 
 
 def _print_layers(row: Row, layers: Layers, console: Console) -> None:

@@ -9,20 +9,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import psutil
 
-from ..config import Precision
 from ..errors import BadInputError, RunFailedError
 from ..placement import PinnedInstance
 from ..progress import Progress
 from ..supervisor import ChildTraceback, start_without_sigint
 from . import worker
-from .compare import check_agreement
+from .compare import Difference, check_agreement
 from .config import OURS, BenchConfig, EngineName
 from .messages import EngineTask, Layers, MeasureLayers, Opened, Refused, RunSlice, Settings, Slice
 from .statistics import turn_order
+
+if TYPE_CHECKING:
+    from backend import QuantizedEnds
 
 SEED: Final = 20240229
 """Of the input that all engines get."""
@@ -37,12 +39,12 @@ _Reply = TypeVar("_Reply")
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One engine in one row: a slice per round. difference: of its outputs from ours, see `compare.py`."""
+    """One engine in one row: a slice per round. difference: of its outputs from ours, None for ours."""
 
     settings: Settings
     pinned: PinnedInstance
     slices: tuple[Slice, ...]
-    difference: float
+    difference: Difference | None
 
     @property
     def rates(self) -> list[float]:
@@ -124,8 +126,15 @@ def _started(task: EngineTask) -> Iterator[_EngineProcess]:
             process.join()
 
 
-def measure_row(config: BenchConfig, batch: int, threads: int, cpus: tuple[int, ...], progress: Progress) -> Row:
-    """Open all engines, compare their outputs, let them take turns.
+def measure_row(
+    config: BenchConfig,
+    ends: QuantizedEnds | None,
+    batch: int,
+    threads: int,
+    cpus: tuple[int, ...],
+    progress: Progress,
+) -> Row:
+    """Open all engines, compare their outputs, let them take turns. ends: of a quantised model, else None.
 
     Raises: BadInputError, RunFailedError: an engine cannot run the model, broke, or computes something else.
     """
@@ -133,13 +142,16 @@ def measure_row(config: BenchConfig, batch: int, threads: int, cpus: tuple[int, 
     with ExitStack() as stack:
         engines: list[_EngineProcess] = []
         opened: list[Opened] = []
-        differences: list[float] = []
+        differences: list[Difference | None] = []
+        ranges = {} if ends is None else ends.input_ranges
         for name in config.engines:
             progress.phase(f"{title}: opening {name}")
-            task = EngineTask(name, config.model, config.precision, batch, threads, cpus, config.isa, SEED, config.plan)
+            task = EngineTask(
+                name, config.model, config.precision, batch, threads, cpus, config.isa, SEED, config.plan, ranges
+            )
             engines.append(stack.enter_context(_started(task)))
             opened.append(engines[-1].receive(Opened))
-            differences.append(_check(opened[0], opened[-1], name, config.precision) if name != OURS else 0.0)
+            differences.append(None if name == OURS else _check(opened[0], opened[-1], name, ends))
 
         slices: list[list[Slice]] = [[] for _ in engines]
         idle_shares: list[float] = []
@@ -168,10 +180,10 @@ def measure_row(config: BenchConfig, batch: int, threads: int, cpus: tuple[int, 
     )
 
 
-def _check(ours: Opened, peer: Opened, name: EngineName, precision: Precision) -> float:
+def _check(ours: Opened, peer: Opened, name: EngineName, ends: QuantizedEnds | None) -> Difference:
     if ours.inputs != peer.inputs:
         raise RunFailedError(f"inputs differ: ours are {ours.inputs}, {name}'s {peer.inputs}")
-    return check_agreement(ours.outputs, peer.outputs, name, precision)
+    return check_agreement(ours.outputs, peer.outputs, name, str(ours.settings["precision"]), ends)
 
 
 def _take_turn(engines: list[_EngineProcess], turn: int, seconds: float) -> tuple[Slice, float]:

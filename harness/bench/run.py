@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from backend import BackendError, detect
+from backend import BackendError, detect, read_quantized_ends
 
 from ..errors import BadInputError
 from ..placement import available_cores
@@ -26,8 +26,9 @@ def run_bench(config: BenchConfig, progress: Progress) -> tuple[Bench, Path]:
     """
     try:
         machine = detect(config.isa)
+        ends = read_quantized_ends(config.model)
     except BackendError as error:
-        raise BadInputError(str(error)) from error
+        raise BadInputError(" ".join(str(error).split())) from error
     cpus, _ = available_cores()
     if max(config.threads) > len(cpus):
         raise BadInputError(
@@ -38,7 +39,7 @@ def run_bench(config: BenchConfig, progress: Progress) -> tuple[Bench, Path]:
     bench = Bench(config, started, source_revision(), machine, os.getloadavg(), rows=(), complete=False)
     shapes = [(batch, threads) for batch in config.batches for threads in config.threads]
     for batch, threads in shapes:
-        row = measure_row(config, batch, threads, tuple(sorted(cpus[:threads])), progress)
+        row = measure_row(config, ends, batch, threads, tuple(sorted(cpus[:threads])), progress)
         bench = replace(bench, rows=(*bench.rows, row))
         bench = replace(bench, complete=len(bench.rows) == len(shapes))
         write_json(bench, path)

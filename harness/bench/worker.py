@@ -41,7 +41,7 @@ def _serve(task: EngineTask, parent: Connection) -> None:
     before = placement.threads_of_process()
     placement.pin_this_thread(task.cpus)
     engine = open_engine(task)
-    feed = random_inputs(engine.inputs, task.seed)
+    feed = random_inputs(engine.inputs, task.seed, task.input_ranges)
     infer = engine.bind(feed)
     outputs = tuple(np.array(output) for output in infer())
     pinned = placement.read_back(task.cpus, before)

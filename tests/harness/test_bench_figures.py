@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend import QuantizedEnds
+from harness.bench import compare
 from harness.bench import layers as roofs
-from harness.bench.compare import check_agreement, largest_difference
+from harness.bench.compare import check_agreement
 from harness.bench.config import BenchConfig, parse_counts, parse_peers
 from harness.bench.messages import Layers, LayerTime, random_inputs
 from harness.bench.statistics import better_peer, paired_ratios, summarize, turn_order
@@ -98,38 +100,86 @@ def test_turns_rotate() -> None:
     assert turns[:3].tolist() == turns[3:].tolist()
 
 
+def _share(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float | None:
+    """By the widest limit."""
+    return check_agreement(ours, theirs, "openvino", "any", None).share
+
+
+@pytest.fixture
+def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "LIMITS", {"any": np.inf})
+
+
+@pytest.mark.usefixtures("no_limit")
 def test_difference_of_floats_is_relative_to_the_largest() -> None:
     theirs = [np.array([[1.0, -4.0]], np.float32), np.array([[10.0]], np.float32)]
     ours = [np.array([[1.5, -4.0]], np.float32), np.array([[10.1]], np.float32)]
-    assert largest_difference(ours, theirs) == pytest.approx(0.5 / 4)
-    assert largest_difference([np.zeros(2)], [np.zeros(2)]) == 0
+    assert _share(ours, theirs) == pytest.approx(0.5 / 4)
+    assert _share([np.zeros(2)], [np.zeros(2)]) == 0
 
 
+@pytest.mark.usefixtures("no_limit")
 def test_difference_of_classes_is_the_share_of_those_that_differ() -> None:
-    assert largest_difference([np.array([1, 2, 900, 4])], [np.array([1, 2, 3, 4])]) == 0.25
+    assert _share([np.array([1, 2, 900, 4])], [np.array([1, 2, 3, 4])]) == 0.25
 
 
 @pytest.mark.parametrize("bad", [[np.array([1.0003])], [np.array([np.nan])], [np.array([np.inf])]])
 def test_outputs_that_disagree(bad: list[np.ndarray]) -> None:
-    assert check_agreement([np.array([1.00015])], [np.array([1.0])], "openvino", "fp32") == pytest.approx(1.5e-4)
+    near = check_agreement([np.array([1.00015])], [np.array([1.0])], "openvino", "fp32", None)
+    assert (near.share, near.steps) == (pytest.approx(1.5e-4), None)
     with pytest.raises(RunFailedError, match=r"differ from openvino's"):
-        check_agreement(bad, [np.array([1.0])], "openvino", "fp32")
+        check_agreement(bad, [np.array([1.0])], "openvino", "fp32", None)
+
+
+SCORES = np.array([[0.5, -3.0, 20.0, 4.0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("stated", "probabilities", "step", "most"),
+    [({"y": 0.25}, (), 0.25, 8), ({}, (), 23 / 255, 8), ({}, ("y",), 1 / 255, 32), ({"y": 0.5}, ("y",), 0.5, 32)],
+    ids=["stated", "of the span", "of probabilities", "stated probabilities"],
+)
+def test_outputs_of_a_quantised_model_are_compared_in_steps(
+    stated: dict[str, float], probabilities: tuple[str, ...], step: float, most: int
+) -> None:
+    """The model's step, else what 255 steps make of the output's span; one step beyond the limit is refused."""
+    ends = QuantizedEnds(("class", "y"), {}, stated, frozenset(probabilities))
+    classes, others = np.array([2]), np.array([1])  # indices are left out
+    near, far = (SCORES + np.float32(steps * step) * (SCORES == 20) for steps in (most, most + 1))
+    found = check_agreement([others, near], [classes, SCORES], "openvino", "int8", ends)
+    assert found.steps == pytest.approx(most, rel=1e-4)
+    assert found.share == pytest.approx(most * step / 20, rel=1e-4)
+    for bad in (far, np.full_like(SCORES, np.nan)):
+        with pytest.raises(RunFailedError, match=rf"steps of the quantisation of 'y', more than {most}: a bench of"):
+            check_agreement([classes, bad], [classes, SCORES], "openvino", "int8", ends)
+
+
+def test_outputs_of_integers_and_indices_of_a_quantised_model() -> None:
+    """Stored numbers have steps of one; indices by themselves say nothing."""
+    ends = QuantizedEnds(("q",), {}, {"q": 1.0}, frozenset())
+    stored = np.array([250, 3], np.uint8)
+    assert check_agreement([stored], [np.array([255, 3], np.uint8)], "openvino", "int8", ends).steps == 5
+    alone = QuantizedEnds(("class",), {}, {}, frozenset())
+    assert check_agreement([np.array([2])], [np.array([1])], "openvino", "int8", alone).share is None
 
 
 def test_outputs_of_other_shapes() -> None:
     with pytest.raises(RunFailedError, match=r"\(1, 2\).*\(2, 1\)"):
-        check_agreement([np.zeros((1, 2))], [np.zeros((2, 1))], "openvino", "fp32")
+        check_agreement([np.zeros((1, 2))], [np.zeros((2, 1))], "openvino", "fp32", None)
 
 
-def test_random_inputs_depend_on_shapes_and_seed_alone() -> None:
-    first = random_inputs({"b": (2, 3), "a": (4,)}, seed=1)
-    again = random_inputs({"a": (4,), "b": (2, 3)}, seed=1)
+def test_random_inputs_depend_on_shapes_seed_and_ranges_alone() -> None:
+    first = random_inputs({"b": (2, 3), "a": (4,)}, seed=1, ranges={})
+    again = random_inputs({"a": (4,), "b": (2, 3)}, seed=1, ranges={})
     assert {name: (x.shape, x.dtype) for name, x in first.items()} == {
         "a": ((4,), np.float32),
         "b": ((2, 3), np.float32),
     }
     assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert not np.array_equal(first["a"], random_inputs({"a": (4,)}, seed=2)["a"])
+    assert not np.array_equal(first["a"], random_inputs({"a": (4,)}, seed=2, ranges={})["a"])
+    (spread,) = random_inputs({"a": (1000,)}, seed=1, ranges={"a": (-2.0, 6.0)}).values()
+    assert (spread.dtype, -2 <= spread.min() < -1.9, 5.9 < spread.max() <= 6) == (np.float32, True, True)
+    assert abs(spread.mean() - 2) < 0.3
 
 
 def test_slice_counts_what_is_timed_and_not_the_warm_up() -> None:
