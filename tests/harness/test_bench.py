@@ -112,6 +112,44 @@ def _check_row(row: dict[str, Any]) -> None:
     assert sum(layer["operations"] for layer in layers["layers"]) == 2 * multiply_adds
 
 
+def _quantised_model(path: Path) -> Path:
+    """The small model between QuantizeLinear and DequantizeLinear, whose input keeps -1.28 to 1.27."""
+    weights = np.random.default_rng(0).integers(-127, 128, (24, 8, 3, 3)).astype(np.int8)
+    constants = {
+        "x_scale": np.float32(0.01), "x_zero": np.uint8(128), "w": weights, "w_scale": np.float32(0.02),
+        "w_zero": np.int8(0), "y_scale": np.float32(0.25), "y_zero": np.uint8(0),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "x_scale", "x_zero"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["wd"]),
+        helper.make_node("Conv", ["xd", "wd"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("QuantizeLinear", ["conv", "y_scale", "y_zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "y_scale", "y_zero"], ["y"]),
+    ]
+    _save(path, nodes, "N", {})
+    model = onnx.load(path)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items())
+    onnx.save(model, path)
+    return path
+
+
+def test_a_quantised_model_is_benched_and_planned_in_int8(command: Command, tmp_path: Path) -> None:
+    """Without --precision; outputs are compared in steps of the output. In floating point only for the asking."""
+    model = _quantised_model(tmp_path / "quantised.onnx")
+    finished = command("bench", "--model", model, "--batch", 2, "--json", "b.json", *QUICK)
+    assert finished.status == 0, finished.stderr
+    assert "quantised.onnx, int8; " in finished.stdout
+    record = json.loads(Path("b.json").read_text())
+    engines = record["rows"][0]["engines"]
+    assert (record["settings"]["precision"], engines["numba"]["settings"]["precision"]) == (None, "int8")
+    assert all(0 <= engines[peer]["output_steps"] <= 1.001 for peer in ("onnxruntime", "openvino"))
+    for flags, precision in (((), "int8"), (("--precision", "fp32"), "fp32")):
+        planned = command("plan", model, "--threads", 1, "--quiet", *flags)
+        assert planned.status == 0, planned.stderr
+        assert f", {precision}, max_batch 1;" in planned.stdout
+
+
 def test_our_engine_alone_for_another_isa(command: Command, model: Path, tmp_path: Path) -> None:
     """Its process may choose any ISA that the CPU has, whatever the harness imports elsewhere."""
     finished = command("bench", "--model", model, "--against", "none", "--isa", "generic", "--quiet", *QUICK)
