@@ -74,6 +74,11 @@ class DoctorConfig:
     rules: Round
     rehearsal: bool = False
 
+    @property
+    def unofficial(self) -> Level:
+        """Of what only keeps runs from submission."""
+        return "warn" if self.rehearsal else "fail"
+
 
 def examine(config: DoctorConfig, progress: Progress) -> tuple[Finding, ...]:
     """Every examination, in order. Raises: RunInterruptedError."""
@@ -91,8 +96,6 @@ def examine(config: DoctorConfig, progress: Progress) -> tuple[Finding, ...]:
     for name, examination in examinations:
         progress.phase(f"examining {name}")
         findings += examination()
-    if config.rehearsal:
-        return tuple(replace(one, level="warn") if one.name in ("images", "model") else one for one in findings)
     return tuple(findings)
 
 
@@ -165,26 +168,27 @@ def _images(config: DoctorConfig) -> Iterator[Finding]:
         yield Finding("fail", "images", str(error))
         return
     if len(val_map) != IMAGENET_VALIDATION_COUNT:
-        yield Finding("fail", "images", f"{len(val_map)} images, a submission answers {IMAGENET_VALIDATION_COUNT}")
+        text = f"{len(val_map)} images, a submission answers {IMAGENET_VALIDATION_COUNT}"
+        yield Finding(config.unofficial, "images", text)
         return
     yield Finding("ok", "images", f"all {len(val_map)} are there")
-    yield from check_labels(val_map.files, val_map.labels)
+    yield from check_labels(val_map.files, val_map.labels, config.unofficial)
 
 
-def check_labels(names: Sequence[str], labels: Sequence[int]) -> Iterator[Finding]:
-    """Of the whole validation set: as many images of each class, and the published first labels."""
+def check_labels(names: Sequence[str], labels: Sequence[int], wrong: Level = "fail") -> Iterator[Finding]:
+    """Of the whole validation set: as many images of each class, and the published first labels; level `wrong` if not."""
     counts = Counter(labels)
     uneven = [label for label in range(IMAGENET_CLASS_COUNT) if counts[label] != _IMAGES_PER_CLASS]
     if uneven:
         yield Finding(
-            "fail",
+            wrong,
             "labels",
             f"class {uneven[0]} has {counts[uneven[0]]} images, not {_IMAGES_PER_CLASS}: not ImageNet's map",
         )
     elif Path(names[0]).name == _FIRST_NAME and tuple(labels[: len(_FIRST_LABELS)]) != _FIRST_LABELS:
         found = ", ".join(map(str, labels[: len(_FIRST_LABELS)]))
         yield Finding(
-            "fail",
+            wrong,
             "labels",
             f"the first are {found}, not {', '.join(map(str, _FIRST_LABELS))}: another numbering of classes",
         )
@@ -200,7 +204,11 @@ def _model(config: DoctorConfig) -> Iterator[Finding]:
         yield Finding("fail", "model", f"{model}: no such file")
         return
     reason = not_the_official_model(PROFILES[config.run.profile], model)
-    yield Finding("fail", "model", reason) if reason else Finding("ok", "model", "a published file, to the byte")
+    yield (
+        Finding(config.unofficial, "model", reason)
+        if reason
+        else Finding("ok", "model", "a published file, to the byte")
+    )
 
 
 def _audit_config() -> Iterator[Finding]:

@@ -49,6 +49,16 @@ def test_a_machine_that_is_ready_for_a_rehearsal(command: Command, dataset: Path
     assert (status, found["images"][0], found["model"][0]) == (1, "fail", "fail")
 
 
+def test_a_rehearsal_minds_neither_count_nor_labels_but_images_that_are_not_there(
+    command: Command, dataset: Path, model: Path, tmp_path: Path
+) -> None:
+    (finding,) = check_labels(NAMES, [0] * 50_000, "warn")
+    assert finding.level == "warn"
+    (tmp_path / "val_map.txt").write_text("ILSVRC2012_val_00000001.JPEG\n")
+    status, found = findings(command, tmp_path, "--model", model, "--rehearsal", "--threads", 1)
+    assert (status, found["images"][0]) == (1, "fail"), found
+
+
 def test_what_is_wrong_is_told(
     command: Command, dataset: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
