@@ -176,7 +176,7 @@ def _images(config: DoctorConfig) -> Iterator[Finding]:
 
 
 def check_labels(names: Sequence[str], labels: Sequence[int], wrong: Level = "fail") -> Iterator[Finding]:
-    """Of the whole validation set: as many images of each class, and the published first labels; level `wrong` if not."""
+    """Of the whole validation set: as many images of each class, and the published first labels; else it is `wrong`."""
     counts = Counter(labels)
     uneven = [label for label in range(IMAGENET_CLASS_COUNT) if counts[label] != _IMAGES_PER_CLASS]
     if uneven:

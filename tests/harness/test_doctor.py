@@ -50,7 +50,7 @@ def test_a_machine_that_is_ready_for_a_rehearsal(command: Command, dataset: Path
 
 
 def test_a_rehearsal_minds_neither_count_nor_labels_but_images_that_are_not_there(
-    command: Command, dataset: Path, model: Path, tmp_path: Path
+    command: Command, model: Path, tmp_path: Path
 ) -> None:
     (finding,) = check_labels(NAMES, [0] * 50_000, "warn")
     assert finding.level == "warn"
