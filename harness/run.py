@@ -15,12 +15,13 @@ from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
 from .explain import advise
+from .history import FORECASTS
 from .live import Goal
 from .messages import Opened, Task
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
 from .progress import Progress
 from .results import RunResult, check_endings, read_result
-from .run_folder import RunFolder, utc_now
+from .run_folder import RunFolder, utc_now, write_atomically
 from .supervisor import Watch, supervise
 from .timings import Durations
 
@@ -150,6 +151,7 @@ class _Run:
         try:
             supervised = supervise(self._task, self._begin, self._progress)
             result = self._read_result()
+            write_atomically(self._folder.path / FORECASTS, supervised.history.as_csv())
             self._mark("finished", result=asdict(result), peak_memory_bytes=supervised.ended.peak_memory_bytes)
             scored = self._score()
         except RunInterruptedError as error:
@@ -313,6 +315,10 @@ def _goal(task: Task, opened: Opened) -> Goal | None:
         min_duration_s=float(effective["min_duration_ms"]) / settings.MS_PER_S,
         percentile=percentile,
         bound_s=bound_s,
+        rate_qps=float(effective["server_target_qps"]) if config.scenario == "Server" else None,
+        prepared=settings.prepared_queries(config.scenario, effective),
+        samples_per_query=settings.samples_per_query(config.scenario, effective),
+        instances=task.placement.instances,
     )
 
 
