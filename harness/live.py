@@ -18,8 +18,8 @@ Verdict: TypeAlias = Literal["VALID", "INVALID"]
 
 _CHANCE: Final = 3.0
 """A number of queries that differs from the expected one by so many standard deviations is no chance any more."""
-_CLUSTER: Final = 4.0
-"""Late queries come in clusters, so that their number varies as if it were so many times smaller. As simulated
+_CLUSTER: Final = 10.0
+"""Late queries come in clusters, so that their number varies as if it were so many times smaller: 3 to 11, as simulated
 (`tuning/queueing.py`) at rates that the bound only just allows."""
 
 
