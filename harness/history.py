@@ -19,8 +19,13 @@ from . import live
 
 FORECASTS: Final = "forecasts.csv"
 _COLUMNS: Final = ("elapsed_s", "completed", "late", "left_s", "expected")
-_STANDS: Final = 0.05
+_STANDS: Final = 0.1
 """Of the rate over the whole test; below it a test stands still."""
+_LEAST_S: Final = 1.0
+_MEAN_GAPS: Final = 20.0
+"""Poisson arrivals leave a gap of so many mean ones once in five hundred million."""
+_STEPS: Final = 2.0
+"""Batches make a test go forward in steps, of which one look sees some; so many of the largest take a while."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class Standstill:
 
     begin_s: float
     seconds: float
+
+    def __str__(self) -> str:
+        return f"nothing was answered for {self.seconds:.1f} s, {self.begin_s:.0f} s into the test"
 
 
 class History:
@@ -97,10 +105,12 @@ def read_forecasts(path: Path) -> list[Look]:
 
 
 def longest_standstill(looks: Sequence[Look]) -> Standstill | None:
-    """The longest stretch of looks between which the rate was next to nothing."""
-    if len(looks) < 2 or looks[-1].elapsed_s == 0:
+    """The longest stretch of looks between which the rate was next to nothing, if no chance explains it."""
+    if len(looks) < 2 or looks[-1].elapsed_s == 0 or looks[-1].completed == 0:
         return None
-    least_rate = _STANDS * looks[-1].completed / looks[-1].elapsed_s
+    rate = looks[-1].completed / looks[-1].elapsed_s
+    largest = max(look.completed - before.completed for before, look in itertools.pairwise(looks))
+    least_s, least_rate = max(_LEAST_S, max(_MEAN_GAPS, _STEPS * largest) / rate), _STANDS * rate
     longest, begin_s = None, None
     for before, look in itertools.pairwise(looks):
         seconds = look.elapsed_s - before.elapsed_s
@@ -110,4 +120,4 @@ def longest_standstill(looks: Sequence[Look]) -> Standstill | None:
         begin_s = before.elapsed_s if begin_s is None else begin_s
         if longest is None or look.elapsed_s - begin_s > longest.seconds:
             longest = Standstill(begin_s, look.elapsed_s - begin_s)
-    return longest
+    return longest if longest is not None and longest.seconds >= least_s else None

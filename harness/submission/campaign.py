@@ -260,7 +260,7 @@ class Campaign:
         if outcome.result.valid:
             say(_told(outcome))
             return None, None
-        advice = next(iter(advise(outcome.result, outcome.effective_settings)), None)
+        advice = next(iter(advise(outcome.result, outcome.effective_settings, outcome.standstill)), None)
         return f"INVALID: {'; '.join(outcome.result.invalid_reasons)}", advice
 
     def _advice_of_failed(self, scenario: Scenario) -> Advice | None:

@@ -9,7 +9,7 @@ import pytest
 from harness_support import Command, run_record
 
 from harness.explain import RAN_OUT, advise
-from harness.history import History, Standstill
+from harness.history import History, Look, Standstill, longest_standstill
 from harness.live import Forecast, Goal, Seen, as_clock, forecast, line
 from harness.results import RunResult
 from harness.timings import RESPONSE, SERVICE, SLOTS_PER_INSTANCE, Durations, Recorder
@@ -80,7 +80,8 @@ def test_one_standstill_is_not_taken_for_the_rule() -> None:
         told = history.add(seen(100 * second, second))
     assert told.expected == "VALID"
     history.add(seen(6000, 64))
-    told = history.add(seen(7000, 70, late=300))
+    for second in range(65, 71):
+        told = history.add(seen(6000 + 160 * (second - 64), second, late=300))
     assert (told.expected, told.still_open[-1].split(":")[0]) == (None, "latency")
     for second in range(71, 601):
         told = history.add(seen(100 * second, second, late=300))
@@ -158,6 +159,32 @@ ADVICE = [
 def test_every_verdict_names_a_key_and_a_value(given: RunResult, expected: str) -> None:
     (advice,) = advise(given, EFFECTIVE)
     assert str(advice).endswith(f": try {expected}")
+
+
+def test_a_standstill_is_no_reason_for_another_rate() -> None:
+    """What a run of ten minutes at 90.5 queries/s of 4 ms each logged after other programs had had the CPU for 68 s."""
+    given = result("Server", latency_ms={"99.00_percentile": 65214.8}, late_query_count=12_026, query_count=54_591)
+    effective = {**EFFECTIVE, "server_target_qps": 90.5}
+    (advice,) = advise(given, effective, Standstill(101, 68.3))
+    assert str(advice).startswith("nothing was answered for 68.3 s, 101 s into the test, which made the late queries")
+    assert (advice.key, advice.value) == ("target_qps", 90.5)
+    (advice,) = advise(given, effective, Standstill(101, 20))  # explains at most 7240
+    assert advice.value == pytest.approx(0.8 * 90.5)
+
+
+LOOKS = {
+    "even": ([(0.5 * n, 45 * n) for n in range(100)], None),
+    "large batches": ([(0.5 * n, 32 * (n // 8)) for n in range(100)], None),
+    "slow queries": ([(0.5 * n, n // 5) for n in range(100)], None),
+    "a stop": ([(0.5 * n, 45 * (n if n < 40 else max(40, n - 10))) for n in range(100)], Standstill(20, 5)),
+    "the parent stopped too": ([(0.5 * n + 8 * (n > 40), 45 * n) for n in range(100)], Standstill(20, 8.5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_standstills(name: str) -> None:
+    looks, expected = LOOKS[name]
+    assert longest_standstill([Look(elapsed_s, count, 0, None, "") for elapsed_s, count in looks]) == expected
 
 
 def test_no_advice_where_nothing_is_wrong() -> None:
