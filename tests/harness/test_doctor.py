@@ -80,8 +80,12 @@ def test_what_the_system_says_of_its_cpus(
 ) -> None:
     """A laptop in a container, by files as Linux has them."""
     cpus, group = tmp_path / "cpu", tmp_path / "cgroup"
-    for name, text in (("cpu0/cpufreq/scaling_governor", "powersave"), ("cpu0/thermal_throttle/core_throttle_count", "3"),
-                       ("cpu1/thermal_throttle/core_throttle_count", "4"), ("smt/active", "1")):  # fmt: skip
+    for name, text in (
+        ("cpu0/cpufreq/scaling_governor", "powersave"),
+        ("cpu0/thermal_throttle/core_throttle_count", "3"),
+        ("cpu1/thermal_throttle/core_throttle_count", "4"),
+        ("smt/active", "1"),
+    ):
         (cpus / name).parent.mkdir(parents=True, exist_ok=True)
         (cpus / name).write_text(text + "\n")
     group.mkdir()
@@ -104,7 +108,7 @@ def test_what_the_system_says_of_its_cpus(
 
 
 def test_the_cache_of_compiled_kernels(dataset: Path, model: Path, cache: Path, tmp_path: Path) -> None:
-    """In a process of its own, whose cache folder is that of the runs. A kernel that is missing is compiled and told."""
+    """A kernel that is missing is compiled, and that is told. In a process whose cache folder is that of the runs."""
     command = [sys.executable, "-m", "harness", "doctor", "--dataset-path", dataset, "--model", model, "--rehearsal",
                "--threads", "1", "--quiet"]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CACHE_HOME": str(cache)}
