@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
-from harness_support import Command, run_record
+from harness_support import Command, run_record, write_steady_plugin
 
 from harness.explain import RAN_OUT, advise
-from harness.history import History, Look, Standstill, longest_standstill
+from harness.history import History, Look, Standstill, longest_standstill, read_forecasts
 from harness.live import Forecast, Goal, Seen, as_clock, forecast, line
 from harness.results import RunResult
 from harness.timings import RESPONSE, SERVICE, SLOTS_PER_INSTANCE, Durations, Recorder
 
+HANG_GUARD_S = 240
+TOOL = str(Path(__file__).parents[2] / "tools/forecasts")
 OFFLINE = Goal("Offline", "performance", 24_576, True, 24_576, 600, 0.9)
 SERVER = Goal("Server", "performance", 60_000, False, 100, 600, 0.99, bound_s=0.015, rate_qps=100)
 STREAM = Goal("MultiStream", "performance", 5296, False, 662, 600, 0.99, samples_per_query=8)
@@ -190,6 +197,41 @@ def test_standstills(name: str) -> None:
 def test_no_advice_where_nothing_is_wrong() -> None:
     assert advise(result("Offline", valid=True, metric=1.0), EFFECTIVE) == ()
     assert advise(result("Server", errors=("error: another",)), EFFECTIVE) == ()
+
+
+def test_forecasts_are_kept_beside_the_logs(command: Command, dataset: Path, tmp_path: Path) -> None:
+    """And a table of them is made by a tool."""
+    done = command("run", "--backend", "null", "--dataset-path", dataset, "--time", 1.6, "--quiet")
+    assert done.status == 0, done.stderr
+    folder = tmp_path / "reports/runs/resnet50/SingleStream/performance"
+    looks = read_forecasts(folder / "forecasts.csv")
+    assert looks[-1].completed == run_record(folder)["result"]["query_count"]
+    assert (looks[-1].left_s, looks[-1].expected) == (0, "VALID")
+    assert [look.elapsed_s for look in looks] == sorted(look.elapsed_s for look in looks)
+    table = subprocess.run([sys.executable, TOOL, folder], capture_output=True, text=True, check=True).stdout
+    assert [line.split("|")[2].strip() for line in table.splitlines()[2:5]] == ["25 %", "50 %", "75 %"]
+
+
+def test_a_process_that_was_stopped_is_told(dataset: Path, tmp_path: Path) -> None:
+    """As if other programs had had the CPUs for two seconds."""
+    write_steady_plugin(tmp_path, "steady", "0.004")
+    environment = {**os.environ, "PYTHONPATH": f"{Path(TOOL).parents[1]}:{tmp_path}", "XDG_CACHE_HOME": str(tmp_path)}
+    flags = ("run", "--backend", "steady", "--dataset-path", dataset, "--scenario", "Server", "--qps", 40, "--time", 5,
+             "--max-latency", 0.5, "--instances", 1, "--output", tmp_path / "out", "--quiet")  # fmt: skip
+    folder = tmp_path / "out/resnet50/Server/performance"
+    test = subprocess.Popen([sys.executable, "-m", "harness", *map(str, flags)], env=environment,
+                            stdout=subprocess.PIPE, text=True)  # fmt: skip
+    while not (folder / "mlperf_log_detail.txt").exists():  # LoadGen is running
+        assert test.poll() is None
+        time.sleep(0.02)
+    time.sleep(1)
+    (child,) = [one for one in psutil.Process(test.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+    child.suspend()
+    time.sleep(2)
+    child.resume()
+    said, _ = test.communicate(timeout=HANG_GUARD_S)
+    assert run_record(folder)["standstill"]["seconds"] > 1.4
+    assert "warning: nothing was answered for " in said
 
 
 def test_advice_that_is_followed_makes_the_run_valid(command: Command, dataset: Path, tmp_path: Path) -> None:
