@@ -6,6 +6,7 @@ Each examination answers with findings: `ok`, `warn` (results may suffer) or `fa
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections import Counter
@@ -130,9 +131,17 @@ def _cpu() -> Iterator[Finding]:
         yield Finding("ok", "governor", "performance")
     else:
         yield Finding("ok", "governor", "not visible here")
+    yield _scheduling()
     yield _throttling()
     yield _smt()
     yield from _limits(len(cpus))
+
+
+def _scheduling() -> Finding:
+    """At real-time priority a process that stays long in the kernel keeps the threads that would end that from its CPU."""
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        return Finding("warn", "scheduling", "real-time priority: a run may stand still for a minute; leave out chrt")
+    return Finding("ok", "scheduling", "ordinary")
 
 
 def _throttling() -> Finding:

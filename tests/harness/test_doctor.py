@@ -93,8 +93,10 @@ def test_what_the_system_says_of_its_cpus(
     (group / "cpu.max").write_text("50000 100000\n")
     monkeypatch.setattr(doctor, "_CPUS", cpus)
     monkeypatch.setattr(doctor, "_CGROUP", group)
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _process: os.SCHED_FIFO)
     status, found = findings(command, dataset, "--backend", "null", "--rehearsal")
     assert status == 0, found
+    assert found["scheduling"][0] == "warn" and found["scheduling"][1].startswith("real-time priority")
     assert found["governor"] == ("warn", "powersave: performance gives steadier results")
     assert found["throttling"] == ("warn", "7 times since the system started: see to the cooling")
     assert found["SMT"] == ("ok", "on: instances use one CPU of each core, leave the others idle")
