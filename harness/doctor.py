@@ -138,7 +138,7 @@ def _cpu() -> Iterator[Finding]:
 
 
 def _scheduling() -> Finding:
-    """At real-time priority a process that stays long in the kernel keeps the threads that would end that from its CPU."""
+    """At real-time priority a process that is long in the kernel keeps others from its CPU, those it waits for too."""
     if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
         return Finding("warn", "scheduling", "real-time priority: a run may stand still for a minute; leave out chrt")
     return Finding("ok", "scheduling", "ordinary")

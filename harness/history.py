@@ -104,8 +104,16 @@ def read_forecasts(path: Path) -> list[Look]:
         ]
 
 
+def until_answered(looks: Sequence[Look]) -> Sequence[Look]:
+    """Without the looks after the last answer: there LoadGen sorts latencies and writes its logs."""
+    return [look for look in looks if look.completed < looks[-1].completed] + [
+        next(look for look in looks if look.completed == looks[-1].completed)
+    ]
+
+
 def longest_standstill(looks: Sequence[Look]) -> Standstill | None:
     """The longest stretch of looks between which the rate was next to nothing, if no chance explains it."""
+    looks = until_answered(looks) if looks else looks
     if len(looks) < 2 or looks[-1].elapsed_s == 0 or looks[-1].completed == 0:
         return None
     rate = looks[-1].completed / looks[-1].elapsed_s
