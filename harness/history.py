@@ -10,6 +10,7 @@ import bisect
 import csv
 import io
 import itertools
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ _LEAST_S: Final = 1.0
 _MEAN_GAPS: Final = 20.0
 """Poisson arrivals leave a gap of so many mean ones once in five hundred million."""
 _STEPS: Final = 2.0
-"""Batches make a test go forward in steps, of which one look sees some; so many of the largest take a while."""
+"""Batches make a test go forward in steps, of which one look sees some; so many usual ones take a while."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ def longest_standstill(looks: Sequence[Look]) -> Standstill | None:
     if len(looks) < 2 or looks[-1].elapsed_s == 0 or looks[-1].completed == 0:
         return None
     rate = looks[-1].completed / looks[-1].elapsed_s
-    largest = max(look.completed - before.completed for before, look in itertools.pairwise(looks))
-    least_s, least_rate = max(_LEAST_S, max(_MEAN_GAPS, _STEPS * largest) / rate), _STANDS * rate
+    steps = [look.completed - before.completed for before, look in itertools.pairwise(looks)]
+    usual = statistics.median([step for step in steps if step > 0] or [0])
+    least_s, least_rate = max(_LEAST_S, max(_MEAN_GAPS, _STEPS * usual) / rate), _STANDS * rate
     longest, begin_s = None, None
     for before, look in itertools.pairwise(looks):
         seconds = look.elapsed_s - before.elapsed_s
