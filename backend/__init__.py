@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .engine import kernel_cache
 from .errors import BackendError, InputError, MachineError, ModelError, PlanError
 from .graph.ends import QuantizedEnds
 from .machine import Machine, detect
@@ -28,6 +29,7 @@ __all__ = [
     "Roofs",
     "StepProfile",
     "detect",
+    "kernel_cache",
     "plan_model",
     "read_machine",
     "read_quantized_ends",
