@@ -10,6 +10,7 @@ import pytest
 from onnx_models import model, node
 
 from backend import InferenceSession, MachineError, detect, plan_model, read_machine
+from backend.simd.isa import EXTENSIONS
 
 BOARD = """
 cpu = "Cortex-A76"
@@ -81,4 +82,16 @@ def test_another_architecture_can_be_planned_for_but_not_run(tmp_path: Path) -> 
     other = write(tmp_path, BOARD if detect().isa.architecture == "x86_64" else "isa = 'avx2'\n")
     assert plan_model(MODEL, machine=other).machine.isa.architecture != detect().isa.architecture
     with pytest.raises(MachineError, match="it cannot run here"):
+        InferenceSession(MODEL, machine=other, threads=1)
+
+
+def test_extensions_that_this_cpu_lacks_can_be_planned_for_but_not_run(tmp_path: Path) -> None:
+    """Code with instructions that the CPU does not have would end the process."""
+    here = detect()
+    missing = [name for name in EXTENSIONS.get(here.isa.name, ()) if name not in here.isa.extensions]
+    if not missing:
+        pytest.skip("this CPU has them all")
+    other = write(tmp_path, f"isa = '{here.isa.name}'\nextensions = ['{missing[0]}']\n")
+    assert plan_model(MODEL, machine=other).machine.isa.extensions == (missing[0],)
+    with pytest.raises(MachineError, match=f"uses {missing[0]} of ISA .*: it cannot run here"):
         InferenceSession(MODEL, machine=other, threads=1)
