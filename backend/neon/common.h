@@ -83,8 +83,8 @@ static inline int64_t ln_b_row(const ln_step *step, int64_t image, int64_t outer
 }
 
 /* Clears the halo beside the output pixels [begin, end), counted over all images; kernels/halo.py says how. */
-LN_INLINE void ln_zero_halo(const ln_type type, const ln_memory *memory, const ln_step *step, int64_t begin,
-                            int64_t end, int64_t worker) {
+static __attribute__((noinline, unused)) void ln_zero_halo(ln_type type, const ln_memory *memory, const ln_step *step,
+                                                           int64_t begin, int64_t end, int64_t worker) {
     if (step->halo_top + step->halo_left + step->halo_bottom + step->halo_right == 0) return;
     int64_t left = step->halo_left * step->y_pixel, right = step->halo_right * step->y_pixel;
     for (int64_t row = ln_ceil_div(begin, step->out_w); row < ln_ceil_div(end, step->out_w); row++) {
