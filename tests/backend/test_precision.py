@@ -23,7 +23,7 @@ from backend.graph.prune import prune
 from backend.kernels.gemm_tile import UNROLL
 from backend.plan.precision import settle_precision
 from backend.reference import run_reference
-from backend.simd.isa import AVX2, AVX512, AVX512_BF16
+from backend.simd.isa import AVX2, AVX512, AVX512_BF16, NEON, NEON_BF16
 
 NATIVE = replace(AVX512, extensions=(AVX512_BF16,))
 FLOATS = Graph("floats", (), (), (), {})
@@ -44,6 +44,21 @@ def test_bf16_where_the_cpu_has_no_instructions() -> None:
 def test_bf16_with_an_isa_that_has_none() -> None:
     with pytest.raises(MachineError, match=r"and ISA 'avx2' has none: .*isa='avx512'"):
         settle_precision("bf16", replace(MACHINE, isa=AVX2, best_isa=NATIVE), FLOATS)
+
+
+def test_bf16_on_an_arm_core_that_has_none() -> None:
+    """Its own flag, by the name in /proc/cpuinfo."""
+    with pytest.raises(MachineError, match=r"this CPU lacks bf16: .*lists bf16 \(with isa='neon'\)"):
+        settle_precision("bf16", replace(MACHINE, isa=NEON, best_isa=NEON), FLOATS)
+
+
+def test_bf16_on_an_arm_core_that_has_it() -> None:
+    """Emulation leaves the CPU's other extensions alone."""
+    isa = replace(NEON, extensions=("asimddp", "i8mm", NEON_BF16))
+    machine = replace(MACHINE, isa=isa, best_isa=isa)
+    assert settle_precision("bf16", machine, FLOATS) == ("bf16", machine)
+    without = replace(isa, extensions=("asimddp", "i8mm"))
+    assert settle_precision("bf16-emulated", machine, FLOATS) == ("bf16", replace(machine, isa=without))
 
 
 def test_emulation_uses_no_bf16_instructions_even_where_there_are_some() -> None:
