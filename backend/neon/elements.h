@@ -36,7 +36,7 @@ LN_INLINE uint16x4_t ln_rounded_halves(float32x4_t v) {
     const uint32x4_t bits = vreinterpretq_u32_f32(v), sign = vdupq_n_u32(0x80000000u);
     const uint32x4_t tiny = vcaltq_f32(v, vdupq_n_f32(FLT_MIN));
     const uint32x4_t kept = vbslq_u32(tiny, vandq_u32(bits, sign), bits);
-#if defined(__ARM_FEATURE_BF16)
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
     return vreinterpret_u16_bf16(vcvt_bf16_f32(vreinterpretq_f32_u32(kept)));
 #else
     const uint32x4_t odd = vandq_u32(vshrq_n_u32(kept, 16), vdupq_n_u32(1));

@@ -19,7 +19,7 @@ LN_INLINE uint32x4_t ln_pair_word(const ln_half *x) {
 }
 LN_INLINE uint32x4_t ln_last_word(const ln_half *x) { return vsetq_lane_u32(*x, vdupq_n_u32(0), 0); }
 
-#if defined(__ARM_FEATURE_BF16)
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 typedef bfloat16x8_t ln_pairs;
 LN_INLINE ln_pairs ln_pairs_of(uint32x4_t words) { return vreinterpretq_bf16_u32(words); }
 LN_INLINE float32x4_t ln_pair_dot(float32x4_t sum, ln_pairs w, ln_pairs x) { return vbfdotq_laneq_f32(sum, w, x, 0); }

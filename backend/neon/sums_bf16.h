@@ -17,7 +17,7 @@ LN_INLINE void TILE_NAME(multiply_)(float32x4_t acc[MR][NR], const ln_half *cons
     }
 }
 
-#if defined(__ARM_FEATURE_BF16) && MR % 2 == 0
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) && MR % 2 == 0
 /* blocks[m][n]: rows 2 m and 2 m + 1 by channels 0 and 1 of vector n, and by channels 2 and 3. */
 LN_INLINE void TILE_NAME(to_blocks_)(float32x4_t acc[MR][NR], float32x4_t blocks[MR / 2][NR][2]) {
     LN_UNROLLED for (int m = 0; m < MR / 2; m++)
@@ -67,12 +67,12 @@ LN_INLINE void TILE_NAME(add_products_)(const ln_tile *t, float32x4_t acc[MR][NR
         const ln_half *x[MR], *window = t->x + t->taps[tap];
         LN_UNROLLED for (int m = 0; m < MR; m++) x[m] = window + t->x_rows[m];
         int64_t k = 0;
-#if defined(__ARM_FEATURE_BF16) && MR % 2 == 0
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) && MR % 2 == 0
         float32x4_t blocks[MR / 2][NR][2];
         TILE_NAME(to_blocks_)(acc, blocks);
 #endif
         for (; k + STEP <= depth; k += STEP) {
-#if defined(__ARM_FEATURE_BF16) && MR % 2 == 0
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) && MR % 2 == 0
             LN_UNROLLED for (int u = 0; u < LN_TILE_UNROLL; u += 2)
                 TILE_NAME(multiply_two_)(blocks, x, k + 2 * u, w + u * WIDTH);
 #else
@@ -84,7 +84,7 @@ LN_INLINE void TILE_NAME(add_products_)(const ln_tile *t, float32x4_t acc[MR][NR
             __builtin_prefetch(prefetch + LN_LINE, 0, 2);
             prefetch += prefetch_step;
         }
-#if defined(__ARM_FEATURE_BF16) && MR % 2 == 0
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) && MR % 2 == 0
         TILE_NAME(from_blocks_)(blocks, acc);
 #endif
         for (; k + 2 <= depth; k += 2) {
