@@ -72,8 +72,8 @@ class Machine:
     isa: what kernels are compiled for, and which of its extensions they use. best_isa: the best one that the CPU has.
     l1d_bytes, l2_bytes: per core; l3_bytes: per share; all three of the machine's fastest cores, whatever CPUs the
     process may use: a plan, and so the bits of results, must not depend on where a thread is pinned. cores: CPUs that
-    the thread which called `detect` may run on, and so the teams it starts. clusters: those CPUs by kind, fastest first;
-    empty if their kinds are not known.
+    the thread which called `detect` may run on, and so the teams it starts. clusters: those CPUs by kind, fastest
+    first; empty if their kinds are not known.
     """
 
     cpu: str
@@ -97,7 +97,7 @@ class Machine:
 def is_fast(cluster: Cluster, clusters: Sequence[Cluster]) -> bool:
     """Whether its cores can do about the work of the fastest of these (fastest first) in the same time.
 
-    A layer is done when its last unit is: a core several times slower takes part in it at the price of being waited for.
+    A layer is done when its last unit is: a core several times slower takes part at the price of being waited for.
     """
     return cluster.capacity >= _SMALL * clusters[0].capacity
 

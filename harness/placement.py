@@ -48,8 +48,8 @@ class PinnedInstance:
 class Cpus:
     """What there is to place threads on.
 
-    order: the CPUs this process may use, one of each physical core before any siblings, the fastest cores first. cores: how
-    many of them come before the siblings. fast: how many of those are no small cores of a big.LITTLE machine.
+    order: the CPUs this process may use, one of each physical core before any siblings, the fastest cores first. cores:
+    how many of them come before the siblings. fast: how many of those are no small cores of a big.LITTLE machine.
     """
 
     order: tuple[int, ...]
@@ -81,8 +81,10 @@ def plan(scenario: Scenario, instances: int | None, threads: int | None, cpus: C
     """Share the CPUs among instances.
 
     Defaults: Offline and Server have one instance of one thread per core; the streams have one instance over all cores.
-    Small cores take part by default in Offline alone: a team waits for its slowest member, and a query of Server for the
-    instance that has it. One number given, the other is what then fits. Raises: BadInputError for more threads than CPUs.
+    Small cores take part by default in Offline alone: a team waits for its slowest member, and a query of Server for
+    the instance that has it. One number given, the other is what then fits.
+
+    Raises: BadInputError for more threads than CPUs.
     """
     cores = cpus.cores if scenario == "Offline" else cpus.fast
     if instances is None and threads is None:

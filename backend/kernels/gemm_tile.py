@@ -123,7 +123,7 @@ class _Emitter:
         read: Any,
     ) -> tuple[Any, Any, Any, list[list[Any]]]:
         """Dot products for depth in [start, end), so many words at a time; returns where depth, weights, prefetch and
-        acc end. read: what makes a word in every lane of a row of x, from depth and the number of the word behind it."""
+        acc end. read: makes a word in every lane of a row of x, depth, and the number of the word behind that."""
         builder, lanes = self.builder, self.isa.lanes
         pointer, pointer_step = prefetch
         entry = builder.block

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -80,7 +81,7 @@ _C_TYPES: Final = {np.dtype(np.int64): "int64_t", np.dtype(np.float32): "float"}
 
 
 def step_header() -> str:
-    """step.h: the record `STEP` as a C struct that the compiler must lay out in the same way, and step.py's constants."""
+    """step.h: the record `STEP` as a C struct that the compiler must lay out alike, and constants of step.py."""
     dtype = step_record.STEP
     fields = dtype.fields
     assert fields is not None
@@ -135,18 +136,23 @@ def compile_sources(
 ) -> None:
     """Compiles every source into `scratch`, for these features, and `extra` ones; links the objects to `target`.
 
+    As many at once as there are CPUs: on a small board that is most of the time that a first session takes.
+
     Raises: MachineError with the compiler's first complaint.
     """
     (scratch / "step.h").write_text(step_header(), encoding="utf-8")
     uses = {**SOURCES, **{FEATURE_SOURCES[name]: (name,) for name in features if name in FEATURE_SOURCES}}
     units = [(_SOURCES / name, _march(wanted, features)) for name, wanted in uses.items()]
     units += [(path, BASELINE) for path in extra]
-    objects = []
-    for path, march in units:
-        objects.append(str(scratch / path.with_suffix(".o").name))
-        defines = [f"-DLN_HAS_{feature.upper()}" for feature in features]
-        command = [*compiler, *FLAGS, march, *defines, f"-I{scratch}", f"-I{_SOURCES}"]
-        _run([*command, "-c", str(path), "-o", objects[-1]])
+    defines = [f"-DLN_HAS_{feature.upper()}" for feature in features]
+    common = [*compiler, *FLAGS, *defines, f"-I{scratch}", f"-I{_SOURCES}"]
+    objects = [str(scratch / path.with_suffix(".o").name) for path, _ in units]
+    commands = [
+        [*common, march, "-c", str(path), "-o", target_object]
+        for (path, march), target_object in zip(units, objects, strict=True)
+    ]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(_run, commands))
     _run([*compiler, "-pthread", *objects, "-o", str(target), *link])
 
 

@@ -96,9 +96,7 @@ class Dot:
             # Declared with bytes in place of bfloat, as LLVM 11 and older do.
             bytes_ = ir.VectorType(I8, 4 * self.isa.lanes)
             signature = ir.FunctionType(total.type, [total.type, bytes_, bytes_])
-            function = cgutils.get_or_insert_function(
-                builder.module, signature, "llvm.aarch64.neon.bfdot.v4f32.v16i8"
-            )
+            function = cgutils.get_or_insert_function(builder.module, signature, "llvm.aarch64.neon.bfdot.v4f32.v16i8")
             return builder.call(function, [total, builder.bitcast(w, bytes_), builder.bitcast(x, bytes_)])
         (x_even, x_odd), (w_even, w_odd) = self._halves(x), self._halves(w)
         total = fma_vector(builder, self.isa, x_odd, w_odd, total)

@@ -66,7 +66,7 @@ def test_int8_is_that_of_x86_to_the_bit(name: str, kernels: str) -> None:
 @pytest.mark.parametrize("kernels", ["neon", "numba"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_bf16_is_near_that_of_x86(name: str, kernels: str) -> None:
-    """Arm's dot products round otherwise, and values between layers then fall on other sides of a rounding to eight bits.
+    """Arm's dot products round otherwise; values between layers then fall on other sides of a rounding to eight bits.
 
     So outputs differ about as much as those of bfloat16 and float32 do, and no more.
     """

@@ -40,7 +40,7 @@ def test_logits_are_onnxruntimes(name: str, models_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", LOGITS)
 def test_logits_in_bf16_are_as_near_as_rounding_lets_them_be(name: str, models_dir: Path) -> None:
-    """About as far from the exact ones as NumPy's that rounds the same values, as test_precision.py has it for Numba's."""
+    """About as far from the exact ones as NumPy's that rounds the same values; test_precision.py has it for Numba."""
     path, images = models_dir / f"{name}.onnx", realistic(name)[:1]
     plan = make_plan(run_passes(prune(read_model(path), (LOGITS[name],))), MACHINE, 1, None, precision="bf16")
     (one,), (two,) = (run_plan(plan, {"input": images}, threads) for threads in (1, 2))
