@@ -118,10 +118,11 @@ class InferenceSession:
     "fp32", "int8", "bf16", or "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch:
     what the plan is made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference
     (default: all CPUs that the calling thread may use, without the small cores of big.LITTLE). kernels: "numba", "neon"
-    (the C library, on Arm) or "auto": Numba's where it is installed. isa: "avx512", "avx2", "neon", "generic" or None for the best. machine: a description
-    in place of detection, or the path of one (`machine_file`). plan: a plan file, or the record of another session's
-    plan, whose choices are followed in place of the planner's. pixels: what raw uint8 N H W C images stand for, if they
-    are to be taken too. outputs: the tensors to compute, intermediate ones included, in place of the model's outputs.
+    (the C library, on Arm) or "auto": Numba's where it is installed. isa: "avx512", "avx2", "neon", "generic" or None for
+    the best. machine: a description in place of detection, or the path of one (`machine_file`). plan: a plan file, or the
+    record of another session's plan, whose choices are followed in place of the planner's. pixels: what raw uint8 N H W C
+    images stand for, if they are to be taken too. outputs: the tensors to compute, intermediate ones included, in place of
+    the model's outputs.
 
     Raises: ModelError, InputError, MachineError, PlanError.
     """
