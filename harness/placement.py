@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from backend.machine import Machine, is_fast
 
@@ -44,6 +45,15 @@ class PinnedInstance:
     """Threads whose mask is not within `cores`: a session that set its own affinity."""
 
 
+_TOPOLOGY: Final = Path("/sys/devices/system/cpu")
+
+
+def numa_node(cpu: int, topology: Path = _TOPOLOGY) -> int:
+    """The memory node a CPU belongs to; 0 where the system has none."""
+    nodes = [entry.name.removeprefix("node") for entry in (topology / f"cpu{cpu}").glob("node[0-9]*")]
+    return int(nodes[0]) if nodes else 0
+
+
 @dataclass(frozen=True)
 class Cpus:
     """What there is to place threads on.
@@ -57,18 +67,23 @@ class Cpus:
     fast: int
 
 
-def available_cores(machine: Machine, topology: Path = Path("/sys/devices/system/cpu")) -> Cpus:
+def available_cores(machine: Machine, topology: Path = _TOPOLOGY) -> Cpus:
     """The CPUs this process may use, in the order in which to use them.
 
     Siblings of a core (hyper-threads) share its arithmetic units, so they come last and are used only when asked for.
-    Speeds are those of `machine.clusters`; a CPU that is in none of them counts as the slowest.
+    Speeds are those of `machine.clusters`; a CPU that is in none of them counts as the slowest. Among cores of one speed
+    NUMA node by NUMA node, so that an instance spans two only if its number of threads leaves no other way.
     """
     clusters = machine.clusters
     speed = {cpu: (is_fast(kind, clusters), kind.capacity) for kind in clusters for cpu in kind.cpus}
+
+    def rank(cpu: int) -> tuple[int, int, int]:
+        return -speed.get(cpu, (False, 0))[1], numa_node(cpu, topology), cpu
+
     first: list[int] = []
     siblings: list[int] = []
     seen: set[str] = set()
-    for cpu in sorted(os.sched_getaffinity(0), key=lambda cpu: (-speed.get(cpu, (False, 0))[1], cpu)):
+    for cpu in sorted(os.sched_getaffinity(0), key=rank):
         listing = topology / f"cpu{cpu}/topology/thread_siblings_list"
         core = listing.read_text().strip() if listing.exists() else str(cpu)
         (siblings if core in seen else first).append(cpu)
