@@ -71,7 +71,7 @@ def available_cores(machine: Machine, topology: Path = _TOPOLOGY) -> Cpus:
     """The CPUs this process may use, in the order in which to use them.
 
     Siblings of a core (hyper-threads) share its arithmetic units, so they come last and are used only when asked for.
-    Speeds are those of `machine.clusters`; a CPU that is in none of them counts as the slowest. Among cores of one speed
+    Speeds are those of `machine.clusters`; a CPU in none of them counts as the slowest. Among cores of one speed
     NUMA node by NUMA node, so that an instance spans two only if its number of threads leaves no other way.
     """
     clusters = machine.clusters
