@@ -11,18 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from plan_runner import MACHINE
-from test_bfloat16 import rounded
+from rounded_twin import rounded_twin
 from test_isa import loops
 from test_real_models import LOGITS, realistic
 
 from backend import InferenceSession, MachineError, PlanError, plan_model
-from backend.graph.ir import Conv, Dense, Graph, reads
-from backend.graph.onnx_reader import read_model
-from backend.graph.passes import run_passes
-from backend.graph.prune import prune
+from backend.graph.ir import Graph
 from backend.kernels.gemm_tile import UNROLL
 from backend.plan.precision import settle_precision
-from backend.reference import run_reference
 from backend.simd.isa import AVX2, AVX512, AVX512_BF16, NEON, NEON_BF16
 
 NATIVE = replace(AVX512, extensions=(AVX512_BF16,))
@@ -77,21 +73,6 @@ def test_a_plan_of_another_precision_is_refused(models_dir: Path) -> None:
     again = InferenceSession(model, precision="bf16-emulated", machine=MACHINE, threads=1, plan=record)
     images = {"input": realistic("tiny_resnet8")}
     assert narrow.run(None, images)[0].tobytes() == again.run(None, images)[0].tobytes()
-
-
-def rounded_twin(path: Path, output: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """NumPy's values of a tensor: all in float64, and with every weight and every value in between as bfloat16."""
-    graph = run_passes(prune(read_model(path), (output,)))
-    exact = run_reference(graph, {"input": images}, np.float64)[0]
-    weights = [op.weight for op in graph.ops if isinstance(op, (Conv, Dense))]
-    graph = replace(graph, constants={**graph.constants, **{name: rounded(graph.constants[name]) for name in weights}})
-    values: dict[str, np.ndarray] = {"input": rounded(images)}
-    for op in graph.ops:
-        inputs = [name for name in dict.fromkeys(reads(op)) if name in values]
-        one = replace(graph, ops=(op,), inputs=tuple(inputs), outputs=(op.output,))
-        (result,) = run_reference(one, {name: values[name] for name in inputs}, np.float64)
-        values[op.output] = result if op.output == output else rounded(result)
-    return exact, values[output]
 
 
 @pytest.mark.parametrize("name", LOGITS)

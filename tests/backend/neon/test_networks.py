@@ -12,7 +12,7 @@ import onnx
 import pytest
 from plan_runner import KERNELS, MACHINE, run_plan
 from quantized_nets import quantized_by_onnxruntime
-from test_precision import rounded_twin
+from rounded_twin import rounded_twin
 from test_real_models import LOGITS, TOLERANCE, realistic, theirs
 
 from backend import InferenceSession
