@@ -87,6 +87,13 @@ def open_executor(kernels: Kernels, plan: Plan, threads: int) -> Executor:
     isa = plan.machine.isa
     if not runs_here(isa):
         raise MachineError(f"this plan is for ISA {isa.name!r}, which is {isa.architecture}'s: it cannot run here")
+    best = plan.machine.best_isa
+    lacking = set(isa.extensions) - set(best.extensions if isa.name == best.name else ())
+    if lacking:
+        raise MachineError(
+            f"this plan uses {', '.join(sorted(lacking))} of ISA {isa.name!r}, which this CPU lacks (it has "
+            f"{', '.join(best.extensions) or 'none'} of {best.name!r}): it cannot run here"
+        )
     if kernels == "neon":
         from .neon.executor import NeonExecutor
 

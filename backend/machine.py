@@ -12,7 +12,7 @@ import ctypes
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,10 @@ _FALLBACK_CACHES: Final = {"l1d_bytes": 32 << 10, "l2_bytes": 512 << 10, "l3_byt
 
 MOST_CAPACITY: Final = 1024
 """Linux's measure of the fastest core of a machine; others have less in proportion."""
+
+_SMALL: Final = 0.5
+"""Share of the fastest core's capacity below which a core is a small one. Between the middle cores of phones (0.6 to
+0.9) and those that are made to save power (0.15 to 0.45)."""
 
 _HWCAP: Final = {
     "asimd": (16, 1), "asimdhp": (16, 10), "asimddp": (16, 20), "sve": (16, 22), "i8mm": (26, 13), "bf16": (26, 14),
@@ -66,8 +70,10 @@ class Machine:
     """A CPU as the planner sees it.
 
     isa: what kernels are compiled for, and which of its extensions they use. best_isa: the best one that the CPU has.
-    l1d_bytes, l2_bytes: per core; l3_bytes: per share. cores: CPUs that the thread which called `detect` may run on,
-    and so the teams it starts. clusters: those CPUs by kind, fastest first; caches above are those of the first.
+    l1d_bytes, l2_bytes: per core; l3_bytes: per share; all three of the machine's fastest cores, whatever CPUs the
+    process may use: a plan, and so the bits of results, must not depend on where a thread is pinned. cores: CPUs that
+    the thread which called `detect` may run on, and so the teams it starts. clusters: those CPUs by kind, fastest
+    first; empty if their kinds are not known.
     """
 
     cpu: str
@@ -79,6 +85,21 @@ class Machine:
     l3_bytes: int
     clusters: tuple[Cluster, ...] = field(default=(), compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def fast_cores(self) -> int:
+        """How many of `cores` are not small ones: on big.LITTLE the big ones, elsewhere all."""
+        if not self.clusters:
+            return self.cores
+        return sum(len(cluster.cpus) for cluster in self.clusters if is_fast(cluster, self.clusters))
+
+
+def is_fast(cluster: Cluster, clusters: Sequence[Cluster]) -> bool:
+    """Whether its cores can do about the work of the fastest of these (fastest first) in the same time.
+
+    A layer is done when its last unit is: a core several times slower takes part at the price of being waited for.
+    """
+    return cluster.capacity >= _SMALL * clusters[0].capacity
 
 
 def detect(isa: str | None = None) -> Machine:
@@ -92,17 +113,18 @@ def detect(isa: str | None = None) -> Machine:
     )
     # Numba compiles for `Isa.llvm_cpu` if the ISA is not the best, and that processor has no extensions.
     chosen = best if isa in (None, best.name) else _isa_named(isa, flags)
-    clusters, cache_source = _clusters()
-    fastest = clusters[0]
+    everywhere, cache_source = _clusters()
+    fastest, allowed = everywhere[0], os.sched_getaffinity(0)
+    clusters = [replace(kind, cpus=tuple(cpu for cpu in kind.cpus if cpu in allowed)) for kind in everywhere]
     return Machine(
         cpu=fastest.core,
         isa=chosen,
         best_isa=best,
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(allowed),
         l1d_bytes=fastest.l1d_bytes,
         l2_bytes=fastest.l2_bytes,
         l3_bytes=fastest.l3_bytes,
-        clusters=clusters,
+        clusters=tuple(kind for kind in clusters if kind.cpus),
         sources={
             "cpu": str(_CPUINFO),
             "isa": "CPU flags" if isa is None else "asked for",
@@ -167,11 +189,11 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _clusters() -> tuple[tuple[Cluster, ...], str]:
-    """The CPUs of the calling thread by kind, fastest first, and where their caches are from."""
+    """The machine's CPUs by kind, fastest first, and where their caches are from."""
     fallback_name = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     kinds: dict[Cluster, list[int]] = {}
     missing: set[str] = set()
-    for cpu in sorted(os.sched_getaffinity(0)):
+    for cpu in _online():
         folder = _CPUS / f"cpu{cpu}"
         caches = _caches(folder / "cache")
         missing.update(_FALLBACK_CACHES.keys() - caches.keys())
@@ -186,6 +208,13 @@ def _clusters() -> tuple[tuple[Cluster, ...], str]:
     clusters = [replace(kind, cpus=tuple(cpus)) for kind, cpus in kinds.items()]
     source = f"{_CPUS}/cpu*/cache" + (f"; assumed: {', '.join(sorted(missing))}" if missing else "")
     return tuple(sorted(clusters, key=lambda cluster: (-cluster.capacity, cluster.cpus))), source
+
+
+def _online() -> list[int]:
+    """CPUs that sysfs describes and that are not switched off; those of the calling thread where it describes none."""
+    folders = {int(path.name[3:]): path for path in _CPUS.glob("cpu[0-9]*")}
+    online = {cpu for cpu, path in folders.items() if _word(path / "online") != "0"}
+    return sorted(online | os.sched_getaffinity(0))
 
 
 def _core_name(midr: str) -> str:

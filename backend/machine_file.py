@@ -8,7 +8,15 @@
     l2_bytes = 524288
     l3_bytes = 2097152
 
-Every key may be left out: then this machine's own value holds. Plans depend on nothing else of a machine.
+    [[clusters]]                # of big.LITTLE: CPUs of one kind, where the system does not say it
+    cpus = [4, 5, 6, 7]
+    capacity = 1024             # speed of one, relative to the others'
+    [[clusters]]
+    cpus = [0, 1, 2, 3]
+    capacity = 400
+
+Every key may be left out: then this machine's own value holds. Plans depend on nothing else of a machine; clusters
+decide which cores threads are for. `cores` without them says that all are alike.
 
 May import: errors, machine, simd.isa.
 """
@@ -23,7 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .errors import MachineError
-from .machine import Machine, detect, runs_here
+from .machine import Cluster, Machine, detect, runs_here
 from .simd.isa import EXTENSIONS, ISAS
 
 if sys.version_info >= (3, 11):
@@ -68,12 +76,57 @@ def _machine(where: str, values: Mapping[str, Any]) -> Machine:
             raise MachineError(f"{where}: extensions {unknown}: those of {isa.name} are {list(known)}")
         isa = replace(isa, extensions=tuple(name for name in known if name in values["extensions"]))
     own = {key: value for key, value in values.items() if key not in ("isa", "extensions")}
+    if "clusters" in values:
+        named = replace(found, **{key: value for key, value in own.items() if key not in ("clusters", "cores")})
+        own["clusters"] = _clusters(where, values["clusters"], named, here)
+        own.setdefault("cores", sum(len(cluster.cpus) for cluster in own["clusters"]))
+    elif "cores" in values:
+        own["clusters"] = ()
     return replace(
         found,
         **own,
         isa=isa,
         best_isa=found.best_isa if here else isa,
         sources={**found.sources, **dict.fromkeys(own, where), "isa": where if values.get("isa") else "CPU flags"},
+    )
+
+
+def _clusters(where: str, tables: list[dict[str, Any]], machine: Machine, here: bool) -> tuple[Cluster, ...]:
+    """Fastest first; of this machine only CPUs that the calling thread may use."""
+    stated = [cpu for table in tables for cpu in table["cpus"]]
+    if len(set(stated)) < len(stated):
+        raise MachineError(f"{where}: clusters name CPU {max(stated, key=stated.count)} twice: a CPU is in one of them")
+    allowed = os.sched_getaffinity(0) if here else set(stated)
+    caches = {"l1d_bytes": machine.l1d_bytes, "l2_bytes": machine.l2_bytes, "l3_bytes": machine.l3_bytes}
+    clusters = [
+        Cluster(machine.cpu, tuple(cpu for cpu in table["cpus"] if cpu in allowed), table["capacity"], **caches)
+        for table in tables
+    ]
+    usable = sorted((cluster for cluster in clusters if cluster.cpus), key=lambda cluster: -cluster.capacity)
+    if not usable:
+        raise MachineError(f"{where}: none of the clusters' CPUs {stated} may be used here, only {sorted(allowed)}")
+    return tuple(usable)
+
+
+def _is_clusters(value: Any) -> bool:
+    """A list of tables of cpus and capacity."""
+
+    def whole(number: Any) -> bool:
+        return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(table, dict)
+            and table.keys() == {"cpus", "capacity"}
+            and isinstance(table["cpus"], list)
+            and bool(table["cpus"])
+            and all(map(whole, table["cpus"]))
+            and whole(table["capacity"])
+            and table["capacity"] > 0
+            for table in value
+        )
     )
 
 
@@ -93,5 +146,6 @@ _CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "l1d_bytes": _count(_MOST_BYTES),
     "l2_bytes": _count(_MOST_BYTES),
     "l3_bytes": _count(_MOST_BYTES),
+    "clusters": (_is_clusters, "a table [[clusters]] for each, of cpus (a list of their numbers) and capacity"),
 }
 """Key -> what its value must satisfy, and that in words."""

@@ -109,9 +109,10 @@ def read_quantized_ends(model: str | os.PathLike[str] | bytes | Any) -> Quantize
 
 
 def usable_threads(threads: int | None, machine: Machine) -> int:
-    """How many threads a session would use; None: all CPUs of the calling thread. Raises: MachineError for too many."""
+    """How many threads a session would use; None: one for each CPU that the calling thread may use and that is no small
+    core of a big.LITTLE machine. Raises: MachineError for too many."""
     if threads is None:
-        return machine.cores
+        return machine.fast_cores
     if not 1 <= threads <= machine.cores:
         raise MachineError(
             f"threads={threads}, but this thread may run on {machine.cores} of the machine's CPUs (`pin` binds a "
@@ -129,11 +130,12 @@ class InferenceSession:
     model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (int8 for a quantised model, else fp32),
     "fp32", "int8", "bf16", or "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch:
     what the plan is made for; `run` takes larger inputs in chunks. threads: how many threads work on one inference
-    (default: all CPUs that the calling thread may use). kernels: "numba", "neon" (the C library, on Arm) or "auto":
-    Numba's where it is installed. isa: "avx512", "avx2", "neon", "generic" or None for the best. machine: a description
-    in place of detection, or the path of one (`machine_file`). plan: a plan file, or the record of another session's
-    plan, whose choices are followed in place of the planner's. pixels: what raw uint8 N H W C images stand for, if they
-    are to be taken too. outputs: the tensors to compute, intermediate ones included, in place of the model's outputs.
+    (default: all CPUs that the calling thread may use, without the small cores of big.LITTLE). kernels: "numba", "neon"
+    (the C library, on Arm) or "auto": Numba's where it is installed. isa: "avx512", "avx2", "neon", "generic" or None
+    for the best. machine: a description in place of detection, or the path of one (`machine_file`). plan: a plan file,
+    or the record of another session's plan, whose choices are followed in place of the planner's. pixels: what raw
+    uint8 N H W C images stand for, if they are to be taken too. outputs: the tensors to compute, intermediate ones
+    included, in place of the model's outputs.
 
     Raises: ModelError, InputError, MachineError, PlanError.
     """

@@ -122,10 +122,12 @@ def _cpu() -> Iterator[Finding]:
         yield Finding("fail", "CPU", str(error))
         return
     yield Finding("ok", "CPU", f"{machine.cpu}, up to {machine.isa.name}")
-    cpus, cores = placement.available_cores()
-    yield Finding("ok", "cores", f"{cores} physical cores, {len(cpus)} logical CPUs usable")
-    load = psutil.getloadavg()[0] / len(cpus)
-    text = f"load average {psutil.getloadavg()[0]:.1f} on {len(cpus)} CPUs"
+    cpus = placement.available_cores(machine)
+    logical, small = len(cpus.order), cpus.cores - cpus.fast
+    note = f", {small} of them small ones, used by default in Offline alone" if small else ""
+    yield Finding("ok", "cores", f"{cpus.cores} physical cores{note}, {logical} logical CPUs usable")
+    load = psutil.getloadavg()[0] / logical
+    text = f"load average {psutil.getloadavg()[0]:.1f} on {logical} CPUs"
     yield Finding("warn", "load", f"{text}: stop other programs") if load > _BUSY else Finding("ok", "load", text)
     governors = {path.read_text().strip() for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     if governors - {"performance"}:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from backend.machine import Machine, is_fast
+
 from .config import STREAMS, Scenario
 from .errors import BadInputError
 
@@ -52,30 +54,54 @@ def numa_node(cpu: int, topology: Path = _TOPOLOGY) -> int:
     return int(nodes[0]) if nodes else 0
 
 
-def available_cores(topology: Path = _TOPOLOGY) -> tuple[tuple[int, ...], int]:
-    """CPUs this process may use, one of each physical core first, and how many of those firsts there are.
+@dataclass(frozen=True)
+class Cpus:
+    """What there is to place threads on.
+
+    order: the CPUs this process may use, one of each physical core before any siblings, the fastest cores first. cores:
+    how many of them come before the siblings. fast: how many of those are no small cores of a big.LITTLE machine.
+    """
+
+    order: tuple[int, ...]
+    cores: int
+    fast: int
+
+
+def available_cores(machine: Machine, topology: Path = _TOPOLOGY) -> Cpus:
+    """The CPUs this process may use, in the order in which to use them.
 
     Siblings of a core (hyper-threads) share its arithmetic units, so they come last and are used only when asked for.
+    Speeds are those of `machine.clusters`; a CPU in none of them counts as the slowest. Among cores of one speed
     NUMA node by NUMA node, so that an instance spans two only if its number of threads leaves no other way.
     """
-    allowed = sorted(os.sched_getaffinity(0), key=lambda cpu: (numa_node(cpu, topology), cpu))
+    clusters = machine.clusters
+    speed = {cpu: (is_fast(kind, clusters), kind.capacity) for kind in clusters for cpu in kind.cpus}
+
+    def rank(cpu: int) -> tuple[int, int, int]:
+        return -speed.get(cpu, (False, 0))[1], numa_node(cpu, topology), cpu
+
     first: list[int] = []
     siblings: list[int] = []
     seen: set[str] = set()
-    for cpu in allowed:
+    for cpu in sorted(os.sched_getaffinity(0), key=rank):
         listing = topology / f"cpu{cpu}/topology/thread_siblings_list"
         core = listing.read_text().strip() if listing.exists() else str(cpu)
         (siblings if core in seen else first).append(cpu)
         seen.add(core)
-    return (*first, *siblings), len(first)
+    fast = [cpu for cpu in first if speed.get(cpu, (False, 0))[0]]
+    return Cpus((*first, *siblings), len(first), len(fast) or len(first))
 
 
-def plan(scenario: Scenario, instances: int | None, threads: int | None, cpus: Sequence[int], cores: int) -> Placement:
-    """Share `cpus` (the first `cores` of them physical cores) among instances.
+def plan(scenario: Scenario, instances: int | None, threads: int | None, cpus: Cpus) -> Placement:
+    """Share the CPUs among instances.
 
-    Defaults: Offline and Server have one instance of one thread per core; the streams have one instance over
-    all cores. One number given, the other is what then fits. Raises: BadInputError for more threads than CPUs.
+    Defaults: Offline and Server have one instance of one thread per core; the streams have one instance over all cores.
+    Small cores take part by default in Offline alone: a team waits for its slowest member, and a query of Server for
+    the instance that has it. One number given, the other is what then fits.
+
+    Raises: BadInputError for more threads than CPUs.
     """
+    cores = cpus.cores if scenario == "Offline" else cpus.fast
     if instances is None and threads is None:
         instances, threads = (1, cores) if scenario in STREAMS else (cores, 1)
     elif instances is None:
@@ -83,12 +109,13 @@ def plan(scenario: Scenario, instances: int | None, threads: int | None, cpus: S
         instances = 1 if scenario in STREAMS else max(1, cores // threads)
     elif threads is None:
         threads = max(1, cores // instances)
-    if instances * threads > len(cpus):
+    if instances * threads > len(cpus.order):
         raise BadInputError(
             f"--instances {instances} x --threads {threads} = {instances * threads} threads, but this process may use "
-            f"{len(cpus)} CPUs ({cores} cores): ask for at most {len(cpus)}"
+            f"{len(cpus.order)} CPUs ({cpus.cores} cores): ask for at most {len(cpus.order)}"
         )
-    return Placement(tuple(tuple(sorted(cpus[i * threads : (i + 1) * threads])) for i in range(instances)))
+    order = cpus.order
+    return Placement(tuple(tuple(sorted(order[i * threads : (i + 1) * threads])) for i in range(instances)))
 
 
 def pin_this_thread(cores: Sequence[int]) -> None:

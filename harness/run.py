@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from backend import BackendError, Machine, detect, read_machine
+
 from . import accuracy, placement, provenance, settings
 from .accuracy import Accuracy
 from .backends import check_backend
@@ -69,8 +71,8 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
     profile = PROFILES[config.profile]
     user_conf = _check_files(config, profile)
     check_backend(config.backend)
-    cpus, cores = placement.available_cores()
-    planned = placement.plan(config.scenario, config.instances, config.threads, cpus, cores)
+    cpus = placement.available_cores(_machine(config))
+    planned = placement.plan(config.scenario, config.instances, config.threads, cpus)
     with _claimed(config.folder) as folder:
         dataset = open_dataset(
             config.dataset_path,
@@ -89,6 +91,14 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
             log_folder=folder.path,
         )
         return _Run(task, profile, folder, progress).to_the_end()
+
+
+def _machine(config: RunConfig) -> Machine:
+    """Whose cores the run has. Raises: BadInputError for a machine file that is none."""
+    try:
+        return detect() if config.machine is None else read_machine(config.machine)
+    except BackendError as error:
+        raise BadInputError(str(error)) from error
 
 
 def config_from_record(record: Mapping[str, Any], folder: Path) -> RunConfig:

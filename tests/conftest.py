@@ -16,6 +16,7 @@ _ARM64 = {
         "winograd",
         "chains",
         "quantized_kernels",
+        "bfloat16",
     ),
 }
 """Folder -> test files that also run on an aarch64 machine, which may be emulated (tools/arm64/test)."""

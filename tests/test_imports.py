@@ -27,7 +27,7 @@ INSIDE_BACKEND = {
     "pixels": {"errors"},
     "reference": {"graph", "errors"},
     "plan": {"plan", "graph", "kernels", "machine", "pixels", "simd", "errors"},
-    "neon": {"neon", "plan", "kernels", "affinity", "errors"},
+    "neon": {"neon", "plan", "kernels", "simd", "affinity", "errors"},
     "engine": {"plan", "kernels", "neon", "machine", "errors"},
     "peak": {"machine", "kernels", "simd", "errors"},
     "model": {"engine", "plan", "graph", "machine", "machine_file", "pixels", "errors"},

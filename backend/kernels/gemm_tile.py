@@ -123,7 +123,7 @@ class _Emitter:
         read: Any,
     ) -> tuple[Any, Any, Any, list[list[Any]]]:
         """Dot products for depth in [start, end), so many words at a time; returns where depth, weights, prefetch and
-        acc end. read: what makes a word in every lane from a pointer to x."""
+        acc end. read: makes a word in every lane of a row of x, depth, and the number of the word behind that."""
         builder, lanes = self.builder, self.isa.lanes
         pointer, pointer_step = prefetch
         entry = builder.block
@@ -144,7 +144,7 @@ class _Emitter:
                 for n in range(self.nr):
                     self.prefetch(builder.gep(w, [I64(ahead + n * lanes)]), locality=3)
             for m in range(self.mr):
-                value = read(builder.gep(rows[m], [builder.add(k, I64(word * self.dot.depth))]))
+                value = read(rows[m], k, word)
                 for n in range(self.nr):
                     sums[m][n] = self.dot.accumulate(value, panel[n], sums[m][n])
         if words == UNROLL:
@@ -297,7 +297,7 @@ def gemm_tile(
         )
         rows = [builder.gep(window, [offset]) for offset in x_offsets]
         k, w_next, p_next, sums = emitter.depth_loop(
-            I64(0), unrolled_end, UNROLL, rows, w_phi, acc, (p_phi, prefetch_step_v), dot.broadcast
+            I64(0), unrolled_end, UNROLL, rows, w_phi, acc, (p_phi, prefetch_step_v), dot.broadcast_of_many
         )
         k, w_next, _, sums = emitter.depth_loop(k, words_end, 1, rows, w_next, sums, (p_next, I64(0)), dot.broadcast)
         if operands.x == BFLOAT16:  # an odd element is left over

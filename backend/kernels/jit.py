@@ -22,10 +22,11 @@ from typing import Any, Final, TypeVar
 import llvmlite
 import numba
 import platformdirs
+from numba.core.codegen import get_host_cpu_features
 from numba.core.registry import cpu_target
 
 from ..errors import MachineError
-from ..simd.isa import Isa
+from ..simd.isa import NEON_BF16, Isa
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 _SOURCES: Final = ("kernels/*.py", "simd/*.py", "plan/executor.py", "peak.py")
@@ -123,6 +124,15 @@ def entry_point(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]
     return point
 
 
+def _own_features(best: Isa) -> str | None:
+    """What LLVM is told of this CPU's features; None for what it finds itself.
+
+    Of an Arm core that it does not know by name it finds few, and ends the process at an instruction that is no part
+    of them.
+    """
+    return f"{get_host_cpu_features()},+{NEON_BF16}" if NEON_BF16 in best.extensions else None
+
+
 def target_isa(isa: Isa, best: Isa) -> None:
     """Makes Numba compile for `isa` in this process; to be called before a jitted function is defined.
 
@@ -132,7 +142,7 @@ def target_isa(isa: Isa, best: Isa) -> None:
     Raises: MachineError if this process already compiles for something else.
     """
     if isa.name == best.name:
-        wanted_cpu, wanted_features = None, None
+        wanted_cpu, wanted_features = None, _own_features(best)
     else:
         wanted_cpu, wanted_features = isa.llvm_cpu, ""
     # A private name of Numba's: the target of a process is fixed once this attribute exists. Numba has no public way

@@ -4,7 +4,7 @@ A library is kept under a digest of everything that it is made of: sources, the 
 CPU's features. Two processes may build at once: each works in a folder of its own, and the finished file gets its
 place by one rename.
 
-May import: errors, kernels.step.
+May import: errors, kernels.step, simd.element.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -24,19 +25,34 @@ import platformdirs
 
 from ..errors import MachineError
 from ..kernels import step as step_record
+from ..simd.element import BFLOAT16, FLOAT32
 
 _SOURCES: Final = Path(__file__).resolve().parent
 
-BASE_SOURCES: Final = ("conv.c", "rows.c", "strided.c", "io.c", "quantized.c", "team.c", "table.c")
-
 BASELINE: Final = "-march=armv8-a"
 
-FEATURE_SOURCES: Final[Mapping[str, tuple[str, str]]] = {
-    "asimddp": ("dot_s8.c", "-march=armv8.2-a+dotprod"),
-    "i8mm": ("matrix_8.c", "-march=armv8.2-a+i8mm"),
-    "bf16": ("bf16.c", "-march=armv8.2-a+bf16"),
+FEATURE_FLAGS: Final[Mapping[str, str]] = {
+    "asimddp": "-march=armv8.2-a+dotprod",
+    "i8mm": "-march=armv8.2-a+i8mm",
+    "bf16": "-march=armv8.2-a+bf16",
 }
-"""Feature of the CPU -> (source that needs it, what the compiler has to be told)."""
+"""Features of the CPU that sources use, and what the compiler has to be told."""
+
+SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "conv.c": (),
+    "conv_bf16.c": ("bf16",),
+    "conv_u8.c": ("i8mm", "asimddp"),
+    "rows.c": ("bf16",),
+    "strided.c": ("bf16",),
+    "io.c": ("bf16",),
+    "quantized.c": (),
+    "team.c": (),
+    "table.c": (),
+}
+"""Source -> it is compiled for the first of these features that the CPU has, or for none."""
+
+FEATURE_SOURCES: Final[Mapping[str, str]] = {"asimddp": "dot_s8.c", "i8mm": "matrix_8.c"}
+"""Feature -> source that is left out without it."""
 
 FLAGS: Final = (
     "-std=gnu11",
@@ -46,13 +62,9 @@ FLAGS: Final = (
     "-Wall",
     "-Wextra",
     "-ffp-contract=off",  # where two operations are meant to round twice, they do
-    "-fno-schedule-insns",  # before register allocation: it would need more registers than there are (tile.h)
+    "-fno-schedule-insns",  # before register allocation: it would need more registers than there are (sums_f32.h)
     "-fno-math-errno",
 )
-
-BYTE_SOURCE: Final = "conv_u8.c"
-"""Compiled for the first of these features that the CPU has, or for none (byte_dots.h)."""
-BYTE_FEATURES: Final = ("i8mm", "asimddp")
 
 _CONSTANTS: Final = (
     "GEMM_UNITS",
@@ -69,14 +81,18 @@ _C_TYPES: Final = {np.dtype(np.int64): "int64_t", np.dtype(np.float32): "float"}
 
 
 def step_header() -> str:
-    """step.h: the record `STEP` as a C struct that the compiler must lay out in the same way, and its constants."""
+    """step.h: the record `STEP` as a C struct that the compiler must lay out alike, and constants of step.py."""
     dtype = step_record.STEP
     fields = dtype.fields
     assert fields is not None
     lines = ["/* Written by build.py from kernels/step.py. */", "#ifndef LN_STEP_H", "#define LN_STEP_H"]
     lines += ["#include <stddef.h>", "#include <stdint.h>", "enum {"]
     lines += [f"    {name} = {getattr(step_record, name)}," for name in _CONSTANTS]
-    lines += ["};", "typedef struct {"]
+    lines += ["};"]
+    for element in (FLOAT32, BFLOAT16):
+        points = zip("AB", step_record.interpolation_points(element), strict=True)
+        lines += [f"#define LN_POINT_{which}_{element.name.upper()} {point}f" for which, point in points]
+    lines += ["typedef struct {"]
     lines += [f"    {_C_TYPES[field]} {name};" for name, (field, *_) in fields.items()]
     lines += ["} ln_step;"]
     lines += [
@@ -92,7 +108,7 @@ def build_library(features: frozenset[str]) -> Path:
     Raises: MachineError if there is no compiler, if it fails, or if the cache folder cannot be written to.
     """
     compiler = _compiler()
-    wanted = sorted(features & FEATURE_SOURCES.keys())
+    wanted = sorted(features & FEATURE_FLAGS.keys())
     folder = Path(platformdirs.user_cache_dir("loadgen-numba")) / "neon" / _digest(compiler, wanted)
     library = folder / "libloadgen_neon.so"
     if library.exists():
@@ -120,20 +136,29 @@ def compile_sources(
 ) -> None:
     """Compiles every source into `scratch`, for these features, and `extra` ones; links the objects to `target`.
 
+    As many at once as there are CPUs: on a small board that is most of the time that a first session takes.
+
     Raises: MachineError with the compiler's first complaint.
     """
     (scratch / "step.h").write_text(step_header(), encoding="utf-8")
-    units = [(_SOURCES / name, BASELINE) for name in BASE_SOURCES]
-    units += [(_SOURCES / name, march) for name, march in map(FEATURE_SOURCES.__getitem__, features)]
-    best = next((FEATURE_SOURCES[feature][1] for feature in BYTE_FEATURES if feature in features), BASELINE)
-    units += [(_SOURCES / BYTE_SOURCE, best), *((path, BASELINE) for path in extra)]
-    objects = []
-    for path, march in units:
-        objects.append(str(scratch / path.with_suffix(".o").name))
-        defines = [f"-DLN_HAS_{feature.upper()}" for feature in features]
-        command = [*compiler, *FLAGS, march, *defines, f"-I{scratch}", f"-I{_SOURCES}"]
-        _run([*command, "-c", str(path), "-o", objects[-1]])
+    uses = {**SOURCES, **{FEATURE_SOURCES[name]: (name,) for name in features if name in FEATURE_SOURCES}}
+    units = [(_SOURCES / name, _march(wanted, features)) for name, wanted in uses.items()]
+    units += [(path, BASELINE) for path in extra]
+    defines = [f"-DLN_HAS_{feature.upper()}" for feature in features]
+    common = [*compiler, *FLAGS, *defines, f"-I{scratch}", f"-I{_SOURCES}"]
+    objects = [str(scratch / path.with_suffix(".o").name) for path, _ in units]
+    commands = [
+        [*common, march, "-c", str(path), "-o", target_object]
+        for (path, march), target_object in zip(units, objects, strict=True)
+    ]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(_run, commands))
     _run([*compiler, "-pthread", *objects, "-o", str(target), *link])
+
+
+def _march(wanted: Iterable[str], features: list[str]) -> str:
+    """What the compiler is told for a source that can use these features, best first, of a CPU's."""
+    return next((FEATURE_FLAGS[name] for name in wanted if name in features), BASELINE)
 
 
 def _compiler() -> list[str]:

@@ -12,7 +12,7 @@
 
 #include "common.h"
 
-/* Four bytes as they lie, in lane 0; by a plain load, for tile.h's reason. */
+/* Four bytes as they lie, in lane 0; by a plain load, for the reason of sums_f32.h. */
 LN_INLINE uint8x16_t ln_plain_word(const uint8_t *x) {
     uint8x16_t bytes;
     __asm__("ldr %s0, %1" : "=w"(bytes) : "m"(*(const uint32_t *)(const void *)x));

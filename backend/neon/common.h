@@ -2,20 +2,13 @@
 #ifndef LN_COMMON_H
 #define LN_COMMON_H
 
-#include <arm_neon.h>
-#include <math.h>
-#include <string.h>
+#include "elements.h"
 
-#include "abi.h"
-
-#define LN_LANES 4
 #define LN_UNROLLED _Pragma("GCC unroll 64")
 #define LN_ARGUMENTS                                                                                                  \
     const ln_memory *memory, const ln_step *step, int64_t images, int64_t unit,                                       \
         __attribute__((unused)) int64_t worker
-#define LN_INLINE static inline __attribute__((always_inline))
 
-/* A kernel of float32 values. */
 #define LN_KERNEL(name) void ln_kernel_##name(LN_ARGUMENTS)
 
 /* A kernel that is written once for all element types: X, Y and B, of its operands, are constants in each instance. */
@@ -30,8 +23,28 @@
 #define LN_TYPED_KERNEL_OF(name) LN_TYPED_KERNEL(name) /* where the name is a macro */
 #define LN_INSTANCE_OF(name, suffix, x_type, y_type, b_type) LN_INSTANCE(name, suffix, x_type, y_type, b_type)
 
-/* Element types, simd/element.py. */
-typedef enum { LN_F32, LN_U8 } ln_type;
+/* What plans in bfloat16 need of a kernel, beside float32 throughout: one instance for each type of x, in which those of
+ * y and b are variables that only loads and stores ask for, and a name for each combination. */
+#define LN_SHARED(name, which, x_type)                                                                                \
+    static __attribute__((noinline)) void ln_##which##_##name(ln_type y_type, ln_type b_type, LN_ARGUMENTS) {         \
+        const ln_type Y = y_type == LN_F32 ? LN_F32 : LN_BF16, B = b_type == LN_F32 ? LN_F32 : LN_BF16;               \
+        ln_typed_##name(x_type, Y, B, memory, step, images, unit, worker);                                            \
+    }
+#define LN_NAMED(name, which, suffix, y_type, b_type)                                                                 \
+    void ln_kernel_##name##suffix(LN_ARGUMENTS) {                                                                     \
+        ln_##which##_##name(y_type, b_type, memory, step, images, unit, worker);                                      \
+    }
+#define LN_INSTANCES_OF_BF16(name)                                                                                    \
+    LN_SHARED(name, narrow, LN_BF16)                                                                                  \
+    LN_NAMED(name, narrow, _bf16, LN_BF16, LN_BF16)                                                                   \
+    LN_NAMED(name, narrow, _bf16_f32, LN_F32, LN_BF16)                                                                \
+    LN_NAMED(name, narrow, _bf16_f32_f32, LN_F32, LN_F32)                                                             \
+    LN_NAMED(name, narrow, _bf16_bf16_f32, LN_BF16, LN_F32)
+#define LN_INSTANCES_FROM_F32(name)                                                                                   \
+    LN_SHARED(name, wide, LN_F32)                                                                                     \
+    LN_NAMED(name, wide, _f32_bf16, LN_BF16, LN_F32)                                                                  \
+    LN_NAMED(name, wide, _f32_bf16_bf16, LN_BF16, LN_BF16)                                                            \
+    LN_NAMED(name, wide, _f32_f32_bf16, LN_F32, LN_BF16)
 
 static inline int64_t ln_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ln_max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -69,48 +82,9 @@ static inline int64_t ln_b_row(const ln_step *step, int64_t image, int64_t outer
     return step->b + image * step->b_image + outer * step->b_outer + row * step->b_row;
 }
 
-/* Four elements from the arena as float32, and four float32 to the arena: bytes to nearest, halves to even, saturated,
- * a NaN as 0. `at` counts elements of that type. */
-LN_INLINE float32x4_t ln_load(const ln_type type, const ln_memory *memory, int64_t at) {
-    if (type == LN_F32) return vld1q_f32(memory->arena + at);
-    uint32_t word;
-    memcpy(&word, (const uint8_t *)memory->arena + at, sizeof word);
-    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(word)))));
-}
-
-/* Four int32 to bytes, saturated. */
-LN_INLINE void ln_store_bytes(const ln_memory *memory, int64_t at, int32x4_t v) {
-    uint8x8_t bytes = vqmovun_s16(vcombine_s16(vqmovn_s32(v), vdup_n_s16(0)));
-    uint32_t word = vget_lane_u32(vreinterpret_u32_u8(bytes), 0);
-    memcpy((uint8_t *)memory->arena + at, &word, sizeof word);
-}
-
-LN_INLINE void ln_store(const ln_type type, const ln_memory *memory, int64_t at, float32x4_t v) {
-    if (type == LN_F32)
-        vst1q_f32(memory->arena + at, v);
-    else
-        ln_store_bytes(memory, at, vcvtnq_s32_f32(v));
-}
-
-LN_INLINE float ln_get(const ln_type type, const ln_memory *memory, int64_t at) {
-    return type == LN_F32 ? memory->arena[at] : ((const uint8_t *)memory->arena)[at];
-}
-
-LN_INLINE uint8_t ln_byte(float value) {
-    float raised = value > 0 ? value : 0;
-    return (uint8_t)rintf(raised < 255 ? raised : 255);
-}
-
-LN_INLINE void ln_set(const ln_type type, const ln_memory *memory, int64_t at, float value) {
-    if (type == LN_F32)
-        memory->arena[at] = value;
-    else
-        ((uint8_t *)memory->arena)[at] = ln_byte(value);
-}
-
 /* Clears the halo beside the output pixels [begin, end), counted over all images; kernels/halo.py says how. */
-LN_INLINE void ln_zero_halo(const ln_type type, const ln_memory *memory, const ln_step *step, int64_t begin,
-                            int64_t end, int64_t worker) {
+static __attribute__((noinline, unused)) void ln_zero_halo(ln_type type, const ln_memory *memory, const ln_step *step,
+                                                           int64_t begin, int64_t end, int64_t worker) {
     if (step->halo_top + step->halo_left + step->halo_bottom + step->halo_right == 0) return;
     int64_t left = step->halo_left * step->y_pixel, right = step->halo_right * step->y_pixel;
     for (int64_t row = ln_ceil_div(begin, step->out_w); row < ln_ceil_div(end, step->out_w); row++) {

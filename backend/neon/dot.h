@@ -1,4 +1,4 @@
-/* Micro-kernels of implicit GEMM by dot products of four bytes: SDOT, SUDOT, BFDOT. For one type and one tile.
+/* Micro-kernels of implicit GEMM by dot products of four bytes: SDOT, SUDOT. For one type and one tile.
  *
  *     C[m, n] = bias[n] + sum over taps t, depth k of X[m, t, k] * W[t, k, n]
  *
@@ -7,10 +7,10 @@
  *
  * A step record's x and depth are in elements of x; y is in words of four bytes, and so are weight, bias and panel.
  * Weights are packed [panel][tap][depth / G][NR * 4][G] with G elements in four bytes, depth rounded up to whole groups
- * by zeros; x is read up to there, so what lies behind a row's last element must be readable (and finite for bfloat16).
- * Sums are written as they are: int32, or float32.
+ * by zeros; x is read up to there, so what lies behind a row's last element must be readable.
+ * Sums are written as they are, int32.
  *
- * Four bytes of a row are loaded as one scalar, as in tile.h and for its reason.
+ * Four bytes of a row are loaded as one scalar, as in sums_f32.h and for its reason.
  */
 
 #define DOT_PASTE(prefix, name, mr, nr) prefix##name##_##mr##x##nr

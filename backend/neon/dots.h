@@ -1,4 +1,4 @@
-/* What the micro-kernels for int8 and bfloat16 share: the arguments of a tile, and the kernel around it. */
+/* What the micro-kernels for bytes that no plan uses share: the arguments of a tile, and the kernel around it. */
 #ifndef LN_DOTS_H
 #define LN_DOTS_H
 

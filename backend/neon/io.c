@@ -39,6 +39,7 @@ LN_TYPED_KERNEL(import_f32) {
 }
 LN_INSTANCE(import_f32, , LN_F32, LN_F32, LN_F32)
 LN_INSTANCE(import_f32, _f32_u8, LN_F32, LN_U8, LN_F32)
+LN_INSTANCE(import_f32, _f32_bf16, LN_F32, LN_BF16, LN_F32)
 
 LN_TYPED_KERNEL(import_runs) {
     const float *source = ln_input(memory, step);
@@ -57,16 +58,30 @@ LN_TYPED_KERNEL(import_runs) {
 }
 LN_INSTANCE(import_runs, , LN_F32, LN_F32, LN_F32)
 LN_INSTANCE(import_runs, _f32_u8, LN_F32, LN_U8, LN_F32)
+LN_INSTANCE(import_runs, _f32_bf16, LN_F32, LN_BF16, LN_F32)
+
+/* [a[0], b[0], c[0], a[1], b[1], c[1] ...] to the arena, as float32 or bfloat16. */
+LN_INLINE void ln_store_interleaved(const ln_type type, const ln_memory *memory, int64_t at, float32x4x3_t v) {
+    if (type == LN_F32) {
+        vst3q_f32(memory->arena + at, v);
+    } else {
+        uint16x4x3_t halves = {
+            {ln_rounded_halves(v.val[0]), ln_rounded_halves(v.val[1]), ln_rounded_halves(v.val[2])}};
+        uint16_t together[3 * LN_LANES];
+        vst3_u16(together, halves);
+        memcpy((ln_half *)memory->arena + at, together, sizeof together);
+    }
+}
 
 LN_TYPED_KERNEL(import_planes_3) {
     const float *source = ln_input(memory, step);
-    int64_t whole = Y == LN_F32 ? step->out_w - step->out_w % LN_LANES : 0;
+    int64_t whole = Y == LN_U8 ? 0 : step->out_w - step->out_w % LN_LANES;
     LN_OVER_IMPORT_ROWS({
         const float *planes = source + x;
         for (int64_t pixel = 0; pixel < whole; pixel += LN_LANES) {
             float32x4x3_t colours = {{vld1q_f32(planes + pixel), vld1q_f32(planes + step->x_channel + pixel),
                                       vld1q_f32(planes + 2 * step->x_channel + pixel)}};
-            vst3q_f32(memory->arena + y + 3 * pixel, colours);
+            ln_store_interleaved(Y, memory, y + 3 * pixel, colours);
         }
         for (int64_t pixel = whole; pixel < step->out_w; pixel++)
             for (int64_t channel = 0; channel < 3; channel++)
@@ -76,6 +91,7 @@ LN_TYPED_KERNEL(import_planes_3) {
 }
 LN_INSTANCE(import_planes_3, , LN_F32, LN_F32, LN_F32)
 LN_INSTANCE(import_planes_3, _f32_u8, LN_F32, LN_U8, LN_F32)
+LN_INSTANCE(import_planes_3, _f32_bf16, LN_F32, LN_BF16, LN_F32)
 
 /* The table is of elements of y. */
 LN_TYPED_KERNEL(import_u8) {
@@ -86,12 +102,13 @@ LN_TYPED_KERNEL(import_u8) {
             for (int64_t channel = 0; channel < step->out_c; channel++) {
                 int64_t to = y + pixel * step->y_pixel + channel * step->y_channel;
                 int64_t level = channel * 256 + source[x + pixel * step->x_pixel + channel];
-                ln_set(Y, memory, to, Y == LN_F32 ? levels[level] : ((const uint8_t *)levels)[level]);
+                memcpy(ln_address(Y, memory, to), (const uint8_t *)levels + level * ln_bytes_of(Y), (size_t)ln_bytes_of(Y));
             }
     });
 }
 LN_INSTANCE(import_u8, , LN_F32, LN_F32, LN_F32)
 LN_INSTANCE(import_u8, _f32_u8, LN_F32, LN_U8, LN_F32)
+LN_INSTANCE(import_u8, _f32_bf16, LN_F32, LN_BF16, LN_F32)
 
 /* By step->option: float32, int64, uint8, or int8 that was stored with 128 added. */
 LN_INLINE void ln_write(int64_t option, void *target, int64_t at, float value) {
@@ -118,6 +135,7 @@ LN_TYPED_KERNEL(export) {
 }
 LN_INSTANCE(export, , LN_F32, LN_F32, LN_F32)
 LN_INSTANCE(export, _u8, LN_U8, LN_U8, LN_U8)
+LN_INSTANCE(export, _bf16, LN_BF16, LN_BF16, LN_BF16)
 
 LN_KERNEL(export_runs) {
     float *target = (float *)(uintptr_t)memory->io[step->io];

@@ -1,4 +1,4 @@
-/* Micro-kernels of implicit GEMM by products of 2x8 bytes with 8x2: SMMLA, USMMLA, BFMMLA. For one type and one tile.
+/* Micro-kernels of implicit GEMM by products of 2x8 bytes with 8x2: SMMLA, USMMLA. For one type and one tile.
  *
  * The sums and step records are those of dot.h. One instruction adds four sums, of two rows and two channels, over eight
  * bytes of depth: half the instructions of a dot product. Weights are packed [panel][tap][depth / G][NR * 2][2][G] with G

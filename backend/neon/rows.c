@@ -1,17 +1,18 @@
 /* Kernels that go over a picture row by row with vectors of channels; kernels/rows.py says what each computes. */
 #include "rows.h"
 
-/* The micro-kernel: MR neighbouring output pixels of one vector of channels; windows that overlap share their loads. */
-static inline __attribute__((always_inline)) void ln_tile_3x3(const int mr, const int stride, const ln_step *step,
-                                                              const float *x, const float *w, float32x4_t bias,
-                                                              float *y, const float *b) {
+/* The micro-kernel: MR neighbouring output pixels of one vector of channels; windows that overlap share their loads.
+ * x, y, b: offsets in elements of X, Y, B. */
+LN_INLINE void ln_tile_3x3(const int mr, const int stride, const ln_type X, const ln_type Y, const ln_type B,
+                           const ln_memory *memory, const ln_step *step, int64_t x, const float *w, float32x4_t bias,
+                           int64_t y, int64_t b) {
     float32x4_t sums[8], low = vdupq_n_f32(step->low), high = vdupq_n_f32(step->high);
     LN_UNROLLED for (int m = 0; m < mr; m++) sums[m] = bias;
     LN_UNROLLED for (int r = 0; r < 3; r++) {
         float32x4_t taps[3];
         LN_UNROLLED for (int s = 0; s < 3; s++) taps[s] = vld1q_f32(w + (3 * r + s) * LN_LANES);
         LN_UNROLLED for (int column = 0; column < (mr - 1) * stride + 3; column++) {
-            float32x4_t value = vld1q_f32(x + r * step->x_row + column * step->x_pixel);
+            float32x4_t value = ln_load(X, memory, x + r * step->x_row + column * step->x_pixel);
             LN_UNROLLED for (int m = 0; m < mr; m++) {
                 int s = column - m * stride;
                 if (s >= 0 && s < 3) sums[m] = vfmaq_f32(sums[m], value, taps[s]);
@@ -19,18 +20,16 @@ static inline __attribute__((always_inline)) void ln_tile_3x3(const int mr, cons
         }
     }
     LN_UNROLLED for (int m = 0; m < mr; m++) {
-        if (step->has_b) sums[m] = vaddq_f32(sums[m], vld1q_f32(b + m * step->b_pixel));
-        vst1q_f32(y + m * step->y_pixel, ln_clip(sums[m], low, high));
+        if (step->has_b) sums[m] = vaddq_f32(sums[m], ln_load(B, memory, b + m * step->b_pixel));
+        ln_store(Y, memory, y + m * step->y_pixel, ln_clip(sums[m], low, high));
     }
 }
 
 /* One unit, by tiles of MR pixels; the last tile of a row overlaps its neighbour. */
-static inline __attribute__((always_inline)) void ln_depthwise_3x3(const int mr, const int stride,
-                                                                   const ln_memory *memory, const ln_step *step,
-                                                                   int64_t images, int64_t unit, int64_t worker) {
+LN_INLINE void ln_depthwise_3x3(const int mr, const int stride, const ln_type X, const ln_type Y, const ln_type B,
+                                LN_ARGUMENTS) {
     ln_range rows = ln_unit_rows(step, images, unit);
     const float *weight = memory->weights + step->weight, *bias = memory->weights + step->bias;
-    float *arena = memory->arena;
     int64_t out_w = step->out_w, nc = step->nc_panels * LN_LANES;
     for (int64_t jc = 0; jc < step->out_c; jc += nc)
         for (int64_t row = rows.begin; row < rows.end; row++) {
@@ -38,21 +37,23 @@ static inline __attribute__((always_inline)) void ln_depthwise_3x3(const int mr,
             for (int64_t first = 0; first < out_w; first += mr) {
                 int64_t ow = ln_min(first, out_w - mr);
                 for (int64_t c = jc; c < ln_min(jc + nc, step->out_c); c += LN_LANES)
-                    ln_tile_3x3(mr, stride, step, arena + at.x + ow * stride * step->x_pixel + c, weight + c * 9,
-                                vld1q_f32(bias + c), arena + at.y + ow * step->y_pixel + c,
-                                arena + at.b + ow * step->b_pixel + c);
+                    ln_tile_3x3(mr, stride, X, Y, B, memory, step, at.x + ow * stride * step->x_pixel + c,
+                                weight + c * 9, vld1q_f32(bias + c), at.y + ow * step->y_pixel + c,
+                                at.b + ow * step->b_pixel + c);
             }
         }
-    ln_zero_halo(LN_F32, memory, step, rows.begin * out_w, rows.end * out_w, worker);
+    ln_zero_halo(Y, memory, step, rows.begin * out_w, rows.end * out_w, worker);
 }
 
 #define LN_DEPTHWISE_3X3(mr)                                                                                          \
-    LN_KERNEL(depthwise_3x3_##mr##x1) {                                                                               \
+    LN_TYPED_KERNEL(depthwise_3x3_##mr##x1) {                                                                         \
         if (step->stride_w == 1)                                                                                      \
-            ln_depthwise_3x3(mr, 1, memory, step, images, unit, worker);                                                  \
+            ln_depthwise_3x3(mr, 1, X, Y, B, memory, step, images, unit, worker);                                     \
         else                                                                                                          \
-            ln_depthwise_3x3(mr, 2, memory, step, images, unit, worker);                                                  \
-    }
+            ln_depthwise_3x3(mr, 2, X, Y, B, memory, step, images, unit, worker);                                     \
+    }                                                                                                                 \
+    LN_INSTANCE(depthwise_3x3_##mr##x1, , LN_F32, LN_F32, LN_F32)                                                     \
+    LN_INSTANCES_OF_BF16(depthwise_3x3_##mr##x1)
 LN_DEPTHWISE_3X3(1)
 LN_DEPTHWISE_3X3(2)
 LN_DEPTHWISE_3X3(3)
@@ -62,7 +63,7 @@ LN_DEPTHWISE_3X3(6)
 LN_DEPTHWISE_3X3(7)
 LN_DEPTHWISE_3X3(8)
 
-LN_KERNEL(depthwise) {
+LN_TYPED_KERNEL(depthwise) {
     ln_range rows = ln_unit_rows(step, images, unit);
     const float *bias = memory->weights + step->bias;
     float32x4_t low = vdupq_n_f32(step->low), high = vdupq_n_f32(step->high);
@@ -77,14 +78,16 @@ LN_KERNEL(depthwise) {
                 const float *w = memory->weights + step->weight + c * kernel_h * kernel_w;
                 for (int64_t r = 0; r < kernel_h; r++)
                     for (int64_t s = 0; s < kernel_w; s++, w += LN_LANES)
-                        sum = vfmaq_f32(sum, vld1q_f32(memory->arena + at.x + r * dr + s * ds + ow * dx + c), vld1q_f32(w));
-                if (step->has_b) sum = vaddq_f32(sum, vld1q_f32(memory->arena + at.b + ow * step->b_pixel + c));
-                vst1q_f32(memory->arena + at.y + ow * step->y_pixel + c, ln_clip(sum, low, high));
+                        sum = vfmaq_f32(sum, ln_load(X, memory, at.x + r * dr + s * ds + ow * dx + c), vld1q_f32(w));
+                if (step->has_b) sum = vaddq_f32(sum, ln_load(B, memory, at.b + ow * step->b_pixel + c));
+                ln_store(Y, memory, at.y + ow * step->y_pixel + c, ln_clip(sum, low, high));
             }
         }
     }
-    ln_zero_halo(LN_F32, memory, step, rows.begin * out_w, rows.end * out_w, worker);
+    ln_zero_halo(Y, memory, step, rows.begin * out_w, rows.end * out_w, worker);
 }
+LN_INSTANCE(depthwise, , LN_F32, LN_F32, LN_F32)
+LN_INSTANCES_OF_BF16(depthwise)
 
 LN_TYPED_KERNEL(max_pool) {
     ln_range rows = ln_unit_rows(step, images, unit);
@@ -109,8 +112,10 @@ LN_TYPED_KERNEL(max_pool) {
 }
 LN_INSTANCE(max_pool, , LN_F32, LN_F32, LN_F32)
 LN_INSTANCE(max_pool, _u8_u8, LN_U8, LN_U8, LN_U8)
+LN_INSTANCE(max_pool, _bf16, LN_BF16, LN_BF16, LN_BF16)
+LN_INSTANCE(max_pool, _bf16_f32, LN_BF16, LN_F32, LN_BF16)
 
-LN_KERNEL(average_pool) {
+LN_TYPED_KERNEL(average_pool) {
     ln_range rows = ln_unit_rows(step, images, unit);
     const int32_t *row_counts = memory->tables + step->y_rows, *column_counts = memory->tables + step->x_rows;
     int64_t dr = step->dilation_h * step->x_row, ds = step->dilation_w * step->x_pixel;
@@ -122,35 +127,49 @@ LN_KERNEL(average_pool) {
             ln_range s = ln_window(w0, step->kernel_w, step->dilation_w, step->in_w);
             double count = (double)row_counts[row % step->out_h] * column_counts[ow];
             float32x4_t scale = vdupq_n_f32((float)(1.0 / count));
-            const float *x = memory->arena + at.x + ow * step->stride_w * step->x_pixel;
+            int64_t x = at.x + ow * step->stride_w * step->x_pixel;
             for (int64_t c = 0; c < step->out_c; c += LN_LANES) {
                 float32x4_t total = vdupq_n_f32(0);
                 for (int64_t i = r.begin; i < r.end; i++)
                     for (int64_t j = s.begin; j < s.end; j++)
-                        total = vaddq_f32(total, vld1q_f32(x + i * dr + j * ds + c));
-                vst1q_f32(memory->arena + at.y + ow * step->y_pixel + c, vmulq_f32(total, scale));
+                        total = vaddq_f32(total, ln_load(X, memory, x + i * dr + j * ds + c));
+                ln_store(Y, memory, at.y + ow * step->y_pixel + c, vmulq_f32(total, scale));
             }
         }
     }
-    ln_zero_halo(LN_F32, memory, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
+    ln_zero_halo(Y, memory, step, rows.begin * step->out_w, rows.end * step->out_w, worker);
+}
+LN_INSTANCE(average_pool, , LN_F32, LN_F32, LN_F32)
+LN_INSTANCE(average_pool, _bf16, LN_BF16, LN_BF16, LN_BF16)
+LN_INSTANCE(average_pool, _bf16_f32, LN_BF16, LN_F32, LN_BF16)
+
+/* Means of `vectors` vectors of channels from c on: sums in the order of pixels. */
+LN_INLINE void ln_average_channels(const int vectors, const ln_type X, const ln_type Y, const ln_memory *memory,
+                                   const ln_step *step, int64_t image, int64_t c) {
+    float32x4_t sums[4], scale = vdupq_n_f32((float)(1.0 / (double)(step->in_h * step->in_w)));
+    LN_UNROLLED for (int v = 0; v < vectors; v++) sums[v] = vdupq_n_f32(0);
+    for (int64_t h = 0; h < step->in_h; h++)
+        for (int64_t w = 0; w < step->in_w; w++) {
+            int64_t x = ln_x_row(step, image, 0, h) + w * step->x_pixel + c;
+            LN_UNROLLED for (int v = 0; v < vectors; v++)
+                sums[v] = vaddq_f32(sums[v], ln_load(X, memory, x + v * LN_LANES));
+        }
+    LN_UNROLLED for (int v = 0; v < vectors; v++)
+        ln_store(Y, memory, step->y + image * step->y_image + c + v * LN_LANES, vmulq_f32(sums[v], scale));
 }
 
-LN_KERNEL(global_average) {
+LN_TYPED_KERNEL(global_average) {
     ln_range range = ln_unit_rows(step, images, unit);
-    float32x4_t scale = vdupq_n_f32((float)(1.0 / (double)(step->in_h * step->in_w)));
     for (int64_t image = range.begin; image < range.end; image++) {
-        float *y = memory->arena + step->y + image * step->y_image;
-        memset(y, 0, (size_t)step->out_c * sizeof(float));
-        for (int64_t h = 0; h < step->in_h; h++)
-            for (int64_t w = 0; w < step->in_w; w++) {
-                const float *x = memory->arena + ln_x_row(step, image, 0, h) + w * step->x_pixel;
-                for (int64_t c = 0; c < step->out_c; c += LN_LANES)
-                    vst1q_f32(y + c, vaddq_f32(vld1q_f32(y + c), vld1q_f32(x + c)));
-            }
-        for (int64_t c = 0; c < step->out_c; c += LN_LANES) vst1q_f32(y + c, vmulq_f32(vld1q_f32(y + c), scale));
+        int64_t c = 0;
+        for (; c + 4 * LN_LANES <= step->out_c; c += 4 * LN_LANES) ln_average_channels(4, X, Y, memory, step, image, c);
+        for (; c < step->out_c; c += LN_LANES) ln_average_channels(1, X, Y, memory, step, image, c);
     }
-    ln_zero_halo(LN_F32, memory, step, range.begin, range.end, worker);
+    ln_zero_halo(Y, memory, step, range.begin, range.end, worker);
 }
+LN_INSTANCE(global_average, , LN_F32, LN_F32, LN_F32)
+LN_INSTANCE(global_average, _bf16, LN_BF16, LN_BF16, LN_BF16)
+LN_INSTANCE(global_average, _bf16_f32, LN_BF16, LN_F32, LN_BF16)
 
 LN_TYPED_KERNEL(affine) {
     ln_range rows = ln_unit_rows(step, images, unit);
@@ -171,3 +190,5 @@ LN_TYPED_KERNEL(affine) {
 }
 LN_INSTANCE(affine, , LN_F32, LN_F32, LN_F32)
 LN_INSTANCE(affine, _u8, LN_U8, LN_U8, LN_U8)
+LN_INSTANCE(affine, _bf16, LN_BF16, LN_BF16, LN_BF16)
+LN_INSTANCE(affine, _bf16_f32, LN_BF16, LN_F32, LN_BF16)

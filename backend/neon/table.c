@@ -5,16 +5,27 @@
 #define LN_NAMES(X)                                                                                                   \
     X(import_f32) X(import_runs) X(import_planes_3) X(import_u8) X(export) X(export_runs)                             \
     X(depthwise) X(max_pool) X(average_pool) X(global_average) X(affine)                                              \
-    X(depthwise_3x3_1x1) X(depthwise_3x3_2x1) X(depthwise_3x3_3x1) X(depthwise_3x3_4x1)                               \
-    X(depthwise_3x3_5x1) X(depthwise_3x3_6x1) X(depthwise_3x3_7x1) X(depthwise_3x3_8x1)                               \
+    LN_DEPTHWISE(X, )                                                                                                 \
     X(copy) X(fill) X(binary) X(mean) X(softmax) X(argmax)                                                            \
     LN_TILES(X, conv_gemm, ) LN_TILES(X, conv_winograd, )                                                             \
     X(import_f32_f32_u8) X(import_runs_f32_u8) X(import_planes_3_f32_u8) X(import_u8_f32_u8) X(export_u8)             \
-    X(max_pool_u8_u8) X(affine_u8) X(copy_u8) X(fill_u8) X(fill_f32_u8)                                                  \
+    X(max_pool_u8_u8) X(affine_u8) X(copy_u8) X(fill_u8) X(fill_f32_u8)                                               \
     X(quantize_f32_u8) X(dequantize_u8_f32) X(quantized_add_u8) X(quantized_average_u8)                               \
     X(depthwise_u8_u8) X(depthwise_u8_u8_f32) X(depthwise_3x3_u8)                                                     \
     LN_TILES(X, conv_gemm, _u8) LN_TILES(X, conv_gemm, _u8_f32)                                                       \
-    LN_DOT_S8(X) LN_MATRIX_8(X) LN_BF16(X)
+    X(import_f32_f32_bf16) X(import_runs_f32_bf16) X(import_planes_3_f32_bf16) X(import_u8_f32_bf16) X(export_bf16)   \
+    LN_WINDOWS(X, _bf16) LN_WINDOWS(X, _bf16_f32) LN_WINDOWS(X, _bf16_f32_f32) LN_WINDOWS(X, _bf16_bf16_f32)          \
+    LN_MAPS(X, _bf16) LN_MAPS(X, _bf16_f32)                                                                           \
+    X(copy_bf16) X(copy_bf16_f32) X(copy_f32_bf16) X(fill_f32_bf16)                                                   \
+    X(binary_bf16) X(binary_bf16_f32) X(binary_bf16_f32_f32) X(binary_bf16_bf16_f32)                                  \
+    X(binary_f32_bf16) X(binary_f32_bf16_bf16) X(binary_f32_f32_bf16)                                                 \
+    X(mean_bf16_f32) X(softmax_bf16_f32) X(argmax_bf16_f32)                                                           \
+    LN_DOT_S8(X) LN_MATRIX_8(X)
+
+/* Convolutions of bfloat16, and what maps or pools it, by the types of y and of the residual. */
+#define LN_WINDOWS(X, types)                                                                                          \
+    LN_TILES(X, conv_gemm, types) LN_TILES(X, conv_winograd, types) LN_DEPTHWISE(X, types) X(depthwise##types)
+#define LN_MAPS(X, types) X(max_pool##types) X(average_pool##types) X(global_average##types) X(affine##types)
 
 /* Those that a feature of the CPU brings along (build.py); micro-kernels that no plan uses yet. */
 #ifdef LN_HAS_ASIMDDP
@@ -27,11 +38,11 @@
 #else
 #define LN_MATRIX_8(X)
 #endif
-#ifdef LN_HAS_BF16
-#define LN_BF16(X) X(gemm_bf16_dot_8x3) X(gemm_bf16_dot_6x4) X(gemm_bf16_mm_8x3)
-#else
-#define LN_BF16(X)
-#endif
+
+/* Those that rows.c makes. */
+#define LN_DEPTHWISE(X, types)                                                                                        \
+    X(depthwise_3x3_1x1##types) X(depthwise_3x3_2x1##types) X(depthwise_3x3_3x1##types) X(depthwise_3x3_4x1##types)   \
+    X(depthwise_3x3_5x1##types) X(depthwise_3x3_6x1##types) X(depthwise_3x3_7x1##types) X(depthwise_3x3_8x1##types)
 
 /* Those that conv.c makes, and simd/isa.py lists. */
 #define LN_TILES(X, name, types)                                                                                      \

@@ -7,7 +7,8 @@ Weights of convolutions and dense layers are rounded too; biases, depthwise filt
 
 int8: what the passes have made integers of a quantised model is bytes, everything else float32.
 
-bf16-emulated: the same plan and the same results (see `simd/dot.py`) on a CPU without the instructions, slowly.
+bf16-emulated: the same plan on a CPU without the instructions, slowly; the same results as those of x86's, and as near
+to Arm's as its rounding lets them be (see `simd/dot.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Final, Literal, TypeAlias
 
 from ..errors import InputError, MachineError
 from ..graph.ir import ArgMax, Conv, Dense, Graph, Quantize, Softmax, reads
-from ..machine import Machine
+from ..machine import Machine, runs_here
 from ..simd.element import BFLOAT16, FLOAT32, UINT8, Element
-from ..simd.isa import AVX512_BF16, EXTENSIONS
+from ..simd.isa import BF16_EXTENSIONS, ISAS
 
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 """What a plan is made for."""
@@ -48,18 +49,20 @@ def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precis
         return "int8", machine
     if quantized and asked in ("bf16", _EMULATED):
         raise InputError(f"precision={asked!r}, but the model is quantised: choose 'int8' or 'fp32'")
+    isa, extension = machine.isa, BF16_EXTENSIONS.get(machine.isa.name)
     if asked == _EMULATED:
-        extensions = tuple(name for name in machine.isa.extensions if name != AVX512_BF16)
-        return "bf16", replace(machine, isa=replace(machine.isa, extensions=extensions))
+        extensions = tuple(name for name in isa.extensions if name != extension)
+        return "bf16", replace(machine, isa=replace(isa, extensions=extensions))
     if asked != "bf16":
         return "fp32", machine
-    if AVX512_BF16 not in machine.isa.extensions:
-        isas = [isa for isa, extensions in EXTENSIONS.items() if AVX512_BF16 in extensions]
-        lacks = f"this CPU lacks {AVX512_BF16}" if machine.isa.name in isas else f"ISA {machine.isa.name!r} has none"
+    if extension not in isa.extensions:
+        lacks = f"this CPU lacks {extension}" if extension else f"ISA {isa.name!r} has none"
+        here = [other.name for other in ISAS if other.name in BF16_EXTENSIONS and runs_here(other)]
+        wanted = isa.name if extension else next(iter(here or BF16_EXTENSIONS))
         raise MachineError(
             f"precision='bf16' needs bf16 instructions, and {lacks}: run on a CPU whose /proc/cpuinfo lists "
-            f"{AVX512_BF16} (with isa={isas[0]!r}), choose precision='fp32', or {_EMULATED!r} for bf16's results, "
-            "slower than fp32"
+            f"{BF16_EXTENSIONS[wanted]} (with isa={wanted!r}), choose precision='fp32', or {_EMULATED!r} for bf16's "
+            "results, slower than fp32"
         )
     return "bf16", machine
 

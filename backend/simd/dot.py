@@ -9,6 +9,12 @@ the product of the odd elements is added, then that of the even ones, rounding t
 bfloat16 are exact in float32, so two multiply-adds in that order, which are what runs on a CPU that lacks the
 instruction, give the same bits, but for this: the instruction takes denormals for zeros, and returns zeros for them.
 
+Arm's BFDOT first adds the two products to each other, then to the sum. Arm, "Architecture Reference Manual" (DDI 0487),
+BFDOT: both additions round to odd, which errs by less than a unit in the last place where rounding to nearest errs by
+half of one, and denormals are zeros throughout. Half as many roundings on a product's way, each at most twice as large:
+the bound of a sum of products is that of a chain of multiply-adds, the bits are others. (That is FPCR.EBF = 0, which
+Linux leaves; BFMMLA, which the C library uses, is two BFDOTs one after the other.)
+
 Bytes, unsigned in x and signed in w, have sums of int32, which are exact: `integers.byte_dots`. Their depth comes in
 whole words, filled up with weights of zero.
 
@@ -25,11 +31,11 @@ from numba.extending import intrinsic
 
 from .element import BFLOAT16, FLOAT32, UINT8, Operands
 from .integers import byte_dots
-from .isa import AVX512_BF16
-from .lane_operand import load_lane_operand
+from .isa import AVX512_BF16, NEON_BF16
+from .lane_operand import load_lane_operand, load_word_pair, splat_word
 from .memory import element_type
 from .tags import TagType
-from .vector import F32, I32, fma_vector, load_vector, splat_vector
+from .vector import F32, I8, I32, I64, fma_vector, load_vector, splat_vector
 
 
 class Dot:
@@ -44,20 +50,31 @@ class Dot:
         self.word = F32 if self.element == FLOAT32 else I32
         self.sum = I32 if self.element == UINT8 else F32
 
-    def broadcast(self, pointer: Any) -> Any:
-        """The word at a pointer to an element of x, in every lane. It need not be aligned to words."""
+    def broadcast(self, row: Any, at: Any, word: int) -> Any:
+        """The word so many words behind element `at` of a row of x, in every lane. It need not be aligned to words."""
+        pointer = self._pointer(row, at, word)
         if self.element != FLOAT32:
             pointer = self.builder.bitcast(pointer, self.word.as_pointer())
         if self.isa.broadcast_loads:
-            word = self.builder.load(pointer, align=self.element.bytes)
+            value = self.builder.load(pointer, align=self.element.bytes)
         else:
-            word = load_lane_operand(self.builder, pointer, self.element.bytes)
-        return splat_vector(self.builder, word, self.isa.lanes)
+            value = load_lane_operand(self.builder, pointer, self.element.bytes)
+        return splat_vector(self.builder, value, self.isa.lanes)
 
-    def broadcast_one(self, pointer: Any) -> Any:
+    def broadcast_of_many(self, row: Any, at: Any, word: int) -> Any:
+        """`broadcast` of one of an even number of words from `at` on."""
+        if self.element != BFLOAT16 or NEON_BF16 not in self.isa.extensions:
+            return self.broadcast(row, at, word)
+        pair = load_word_pair(self.builder, self._pointer(row, at, word - word % 2))
+        return self.builder.bitcast(splat_word(self.builder, pair, word % 2), ir.VectorType(I32, self.isa.lanes))
+
+    def broadcast_one(self, row: Any, at: Any, word: int) -> Any:
         """A word of one element of x and zeros behind it: what follows the last element may be anything, a NaN too."""
-        one = self.builder.load(self.builder.bitcast(pointer, element_type(self.element).as_pointer()))
-        return splat_vector(self.builder, self.builder.zext(one, self.word), self.isa.lanes)
+        pointer = self.builder.bitcast(self._pointer(row, at, word), element_type(self.element).as_pointer())
+        return splat_vector(self.builder, self.builder.zext(self.builder.load(pointer), self.word), self.isa.lanes)
+
+    def _pointer(self, row: Any, at: Any, word: int) -> Any:
+        return self.builder.gep(row, [self.builder.add(at, I64(word * self.depth))])
 
     def weights(self, pointer: Any) -> Any:
         """A vector of words of weights, aligned to its size."""
@@ -75,6 +92,12 @@ class Dot:
             name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.isa.lanes}"
             signature = ir.FunctionType(total.type, [total.type, w.type, x.type])
             return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [total, w, x])
+        if NEON_BF16 in self.isa.extensions:
+            # Declared with bytes in place of bfloat, as LLVM 11 and older do.
+            bytes_ = ir.VectorType(I8, 4 * self.isa.lanes)
+            signature = ir.FunctionType(total.type, [total.type, bytes_, bytes_])
+            function = cgutils.get_or_insert_function(builder.module, signature, "llvm.aarch64.neon.bfdot.v4f32.v16i8")
+            return builder.call(function, [total, builder.bitcast(w, bytes_), builder.bitcast(x, bytes_)])
         (x_even, x_odd), (w_even, w_odd) = self._halves(x), self._halves(w)
         total = fma_vector(builder, self.isa, x_odd, w_odd, total)
         return fma_vector(builder, self.isa, x_even, w_even, total)

@@ -58,13 +58,19 @@ AVX512_VNNI: Final = "avx512_vnni"
 AVX_VNNI: Final = "avx_vnni"
 """Dot products of four bytes, in 512 and in 256 bits."""
 
+NEON_BF16: Final = "bf16"
+"""FEAT_BF16: dot products of pairs of bfloat16, and of two by two of them; rounding to bfloat16."""
+
 EXTENSIONS: Final = {
     "avx512": (AVX512_BF16, AVX512_VNNI),
     "avx2": (AVX_VNNI,),
-    "neon": ("asimddp", "i8mm", "bf16", "asimdhp", "sve"),
+    "neon": ("asimddp", "i8mm", NEON_BF16, "asimdhp", "sve"),
 }
 """By ISA: flags of /proc/cpuinfo for instructions that not every CPU of the ISA has. Lanes, tiles and the order of
 summation do not depend on them, only whether something is one instruction or several."""
+
+BF16_EXTENSIONS: Final = {"avx512": AVX512_BF16, "neon": NEON_BF16}
+"""By ISA: the extension with which it multiplies bfloat16."""
 
 AVX512: Final = Isa(
     "avx512",

@@ -7,7 +7,10 @@ scalars of several steps at once, for which there are not registers enough; or i
 effect. A volatile load stays where it is and by itself, and `freeze`, which does nothing at run time, stands between it
 and the instruction selection that looks for loads to repeat. tools/arm64/mca shows what becomes of it.
 
-llvmlite has no builder for either. May import: nothing of ours.
+BFDOT by element is chosen only if the lane that is repeated is one of a vector of bfloat, and a word of two bfloat16
+does not become one without being moved. So two words are read at once, and one of them repeated.
+
+llvmlite has no builder for these, nor bfloat. May import: nothing of ours.
 """
 
 from __future__ import annotations
@@ -43,3 +46,22 @@ def load_lane_operand(builder: Any, pointer: Any, align_bytes: int) -> Any:
     frozen = _Freeze(builder.block, load)
     builder._insert(frozen)
     return frozen
+
+
+class _BFloat(ir.Type):
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+_WORD_PAIR = ir.VectorType(_BFloat(), 4)
+
+
+def load_word_pair(builder: Any, pointer: Any) -> Any:
+    """IR that reads two words of bfloat16 at a pointer to an element, for `splat_word`."""
+    return load_lane_operand(builder, builder.bitcast(pointer, _WORD_PAIR.as_pointer()), 2)
+
+
+def splat_word(builder: Any, pair: Any, word: int) -> Any:
+    """IR that repeats the first (0) or the second (1) word of a pair in 128 bits."""
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), [2 * word, 2 * word + 1] * 4)
+    return builder.shuffle_vector(pair, ir.Constant(_WORD_PAIR, ir.Undefined), mask)

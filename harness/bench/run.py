@@ -20,7 +20,7 @@ from .rounds import measure_row
 def run_bench(config: BenchConfig, progress: Progress) -> tuple[Bench, Path]:
     """Measure all rows; the result, and where its JSON is.
 
-    The CPUs are the first of `placement.available_cores`: one of each physical core before any siblings.
+    The CPUs are the first of `placement.available_cores`: fast cores, and one of each before any siblings.
 
     Raises: BadInputError, RunFailedError: see `rounds.measure_row`; rows measured before that are in the JSON.
     """
@@ -29,7 +29,7 @@ def run_bench(config: BenchConfig, progress: Progress) -> tuple[Bench, Path]:
         ends = read_quantized_ends(config.model)
     except BackendError as error:
         raise BadInputError(" ".join(str(error).split())) from error
-    cpus, _ = available_cores()
+    cpus = available_cores(machine).order
     if max(config.threads) > len(cpus):
         raise BadInputError(
             f"--threads {max(config.threads)}: this process may use {len(cpus)} CPUs, ask for at most {len(cpus)}"

@@ -69,10 +69,10 @@ def _read(driver: subprocess.Popen[bytes], size: int) -> bytes:
 def _driver() -> subprocess.Popen[bytes]:
     """Compiled and started; it serves all tests of this process.
 
-    For a CPU with every feature that a source needs, or with those that the environment variable
-    LOADGEN_NUMBA_TEST_FEATURES lists: byte_dots.h has other code without them.
+    For a CPU with every feature that a source can use, or with those that the environment variable
+    LOADGEN_NUMBA_TEST_FEATURES lists: dot products have other code without them.
     """
-    features = os.environ.get("LOADGEN_NUMBA_TEST_FEATURES", " ".join(sorted(build.FEATURE_SOURCES))).split()
+    features = os.environ.get("LOADGEN_NUMBA_TEST_FEATURES", " ".join(sorted(build.FEATURE_FLAGS))).split()
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     target = Path(folder.name) / "driver"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import MachineError, detect, machine
+from backend import MachineError, detect, machine, usable_threads
 from backend.simd.isa import AVX2, AVX512, GENERIC, ISAS
 
 SCALAR = "fpu sse sse2"
@@ -168,6 +168,51 @@ def test_big_cores_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         ("Cortex-A76", (3,), 1024),
         ("Cortex-A55", (0, 1, 2), 530),
     ]
+
+
+def invent_board(monkeypatch: pytest.MonkeyPatch, folder: Path, *capacities: int) -> None:
+    """A board whose CPU n has the n-th capacity; those below 1024 are Cortex-A55."""
+    invent_arm(monkeypatch, folder, len(capacities), "asimd")
+    for cpu, capacity in enumerate(capacities):
+        invent_cpu(folder / f"cpu{cpu}", A76 if capacity == 1024 else A55, cpu_capacity=str(capacity))
+
+
+@pytest.mark.parametrize(
+    "capacities, fast",
+    [
+        ((1024,) * 4, 4),  # Raspberry Pi 5
+        ((400, 400, 400, 400, 1024, 1024, 1024, 1024), 4),  # RK3588
+        ((250, 250, 250, 250, 870, 870, 870, 1024), 4),  # a phone with a prime core
+        ((420, 420, 420, 420, 420, 420, 1024, 1024), 2),
+    ],
+)
+def test_small_cores_get_no_threads_unless_asked_for(
+    capacities: tuple[int, ...], fast: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    invent_board(monkeypatch, tmp_path, *capacities)
+    found = detect()
+    assert (found.cores, found.fast_cores) == (len(capacities), fast)
+    assert usable_threads(None, found) == fast
+    assert usable_threads(len(capacities), found) == len(capacities)
+
+
+def test_a_thread_on_small_cores_plans_for_the_big_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Instances on different cores must not choose differently: their bits would differ."""
+    invent_board(monkeypatch, tmp_path, 530, 530, 1024)
+    everywhere = detect()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    confined = detect()
+    for found in (everywhere, confined):
+        assert (found.l1d_bytes, found.l2_bytes) == (64 << 10, 512 << 10)
+    assert (confined.cores, confined.fast_cores) == (2, 2), "where there are small ones only, they are used"
+    assert [cluster.cpus for cluster in confined.clusters] == [(0, 1)]
+
+
+def test_a_cpu_that_is_switched_off_counts_for_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    invent_board(monkeypatch, tmp_path, 530, 530, 1024)
+    (tmp_path / "cpu2/online").write_text("0\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert detect().l2_bytes == 128 << 10
 
 
 def test_an_arm_core_that_is_not_in_the_table_is_described_by_numbers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from onnx_models import model, node
 
-from backend import InferenceSession, MachineError, detect, plan_model, read_machine
+from backend import InferenceSession, MachineError, detect, plan_model, read_machine, usable_threads
+from backend.simd.isa import EXTENSIONS
 
 BOARD = """
 cpu = "Cortex-A76"
@@ -40,6 +42,39 @@ def test_a_board_that_is_elsewhere(tmp_path: Path) -> None:
     assert "board.toml" in found.sources["l2_bytes"]
 
 
+CLUSTERS = """
+[[clusters]]
+cpus = [0, 1, 2, 3]
+capacity = 414
+[[clusters]]
+cpus = [4, 5, 6, 7]
+capacity = 1024
+"""
+ELSEWHERE = BOARD if detect().isa.architecture == "x86_64" else "isa = 'avx2'\n"
+
+
+def test_clusters_of_a_board_that_is_elsewhere(tmp_path: Path) -> None:
+    """Fastest first; a session's threads are as many as there are big cores."""
+    found = read_machine(write(tmp_path, ELSEWHERE.replace("cores = 4", "") + CLUSTERS))
+    assert [(cluster.cpus, cluster.capacity) for cluster in found.clusters] == [
+        ((4, 5, 6, 7), 1024),
+        ((0, 1, 2, 3), 414),
+    ]
+    assert (found.cores, usable_threads(None, found)) == (8, 4)
+
+
+def test_cores_without_clusters_are_alike(tmp_path: Path) -> None:
+    found = read_machine(write(tmp_path, ELSEWHERE + "cores = 6\n" if "cores" not in ELSEWHERE else ELSEWHERE))
+    assert found.clusters == () and usable_threads(None, found) == found.cores > 2
+
+
+def test_clusters_of_this_machine_are_of_cpus_that_may_be_used(tmp_path: Path) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    found = read_machine(write(tmp_path, f"[[clusters]]\ncpus = [{allowed[0]}, 100000]\ncapacity = 1024\n"))
+    assert [cluster.cpus for cluster in found.clusters] == [(allowed[0],)]
+    assert (found.cores, found.fast_cores) == (1, 1)
+
+
 def test_what_is_left_out_is_detected(tmp_path: Path) -> None:
     here = detect()
     found = read_machine(write(tmp_path, "l2_bytes = 4096\n"))
@@ -57,6 +92,10 @@ def test_what_is_left_out_is_detected(tmp_path: Path) -> None:
         ("isa = 'mmx'", "isa = 'mmx': one of avx512, avx2, neon, generic is needed"),
         ("isa = 'neon'\nextensions = ['avx']", "extensions ['avx']: those of neon are ['asimddp', "),
         ("cores =", "is no TOML: "),
+        ("clusters = [0]", "clusters = [0]: a table [[clusters]] for each, of cpus (a list of their numbers)"),
+        ("[[clusters]]\ncpus = [0]", "a table [[clusters]] for each"),
+        ("[[clusters]]\ncpus = [0, 0]\ncapacity = 9", "clusters name CPU 0 twice"),
+        ("[[clusters]]\ncpus = [100000]\ncapacity = 9", "none of the clusters' CPUs [100000] may be used here"),
     ],
 )
 def test_what_no_machine_has_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
@@ -81,4 +120,16 @@ def test_another_architecture_can_be_planned_for_but_not_run(tmp_path: Path) -> 
     other = write(tmp_path, BOARD if detect().isa.architecture == "x86_64" else "isa = 'avx2'\n")
     assert plan_model(MODEL, machine=other).machine.isa.architecture != detect().isa.architecture
     with pytest.raises(MachineError, match="it cannot run here"):
+        InferenceSession(MODEL, machine=other, threads=1)
+
+
+def test_extensions_that_this_cpu_lacks_can_be_planned_for_but_not_run(tmp_path: Path) -> None:
+    """Code with instructions that the CPU does not have would end the process."""
+    here = detect()
+    missing = [name for name in EXTENSIONS.get(here.isa.name, ()) if name not in here.isa.extensions]
+    if not missing:
+        pytest.skip("this CPU has them all")
+    other = write(tmp_path, f"isa = '{here.isa.name}'\nextensions = ['{missing[0]}']\n")
+    assert plan_model(MODEL, machine=other).machine.isa.extensions == (missing[0],)
+    with pytest.raises(MachineError, match=f"uses {missing[0]} of ISA .*: it cannot run here"):
         InferenceSession(MODEL, machine=other, threads=1)

@@ -10,20 +10,17 @@ import numpy as np
 import pytest
 from other_cpus import gemm_assembly
 from plan_runner import MACHINE
-from test_bfloat16 import rounded
+from rounded_twin import rounded_twin
 from test_isa import loops
 from test_real_models import LOGITS, realistic
 
 from backend import InferenceSession, MachineError, PlanError, plan_model
-from backend.graph.ir import Conv, Dense, Graph, reads
-from backend.graph.onnx_reader import read_model
-from backend.graph.passes import run_passes
-from backend.graph.prune import prune
+from backend.graph.ir import Graph
 from backend.kernels.gemm_tile import UNROLL
 from backend.plan.precision import settle_precision
 from backend.reference import run_reference
 from backend.simd.element import BFLOAT16
-from backend.simd.isa import AVX2, AVX512, AVX512_BF16
+from backend.simd.isa import AVX2, AVX512, AVX512_BF16, NEON, NEON_BF16
 
 NATIVE = replace(AVX512, extensions=(AVX512_BF16,))
 FLOATS = Graph("floats", (), (), (), {})
@@ -46,6 +43,21 @@ def test_bf16_with_an_isa_that_has_none() -> None:
         settle_precision("bf16", replace(MACHINE, isa=AVX2, best_isa=NATIVE), FLOATS)
 
 
+def test_bf16_on_an_arm_core_that_has_none() -> None:
+    """Its own flag, by the name in /proc/cpuinfo."""
+    with pytest.raises(MachineError, match=r"this CPU lacks bf16: .*lists bf16 \(with isa='neon'\)"):
+        settle_precision("bf16", replace(MACHINE, isa=NEON, best_isa=NEON), FLOATS)
+
+
+def test_bf16_on_an_arm_core_that_has_it() -> None:
+    """Emulation leaves the CPU's other extensions alone."""
+    isa = replace(NEON, extensions=("asimddp", "i8mm", NEON_BF16))
+    machine = replace(MACHINE, isa=isa, best_isa=isa)
+    assert settle_precision("bf16", machine, FLOATS) == ("bf16", machine)
+    without = replace(isa, extensions=("asimddp", "i8mm"))
+    assert settle_precision("bf16-emulated", machine, FLOATS) == ("bf16", replace(machine, isa=without))
+
+
 def test_emulation_uses_no_bf16_instructions_even_where_there_are_some() -> None:
     machine = replace(MACHINE, isa=NATIVE, best_isa=NATIVE)
     assert settle_precision("bf16", machine, FLOATS) == ("bf16", machine)
@@ -62,21 +74,6 @@ def test_a_plan_of_another_precision_is_refused(models_dir: Path) -> None:
     again = InferenceSession(model, precision="bf16-emulated", machine=MACHINE, threads=1, plan=record)
     images = {"input": realistic("tiny_resnet8")}
     assert narrow.run(None, images)[0].tobytes() == again.run(None, images)[0].tobytes()
-
-
-def rounded_twin(path: Path, output: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """NumPy's values of a tensor: all in float64, and with every weight and every value in between as bfloat16."""
-    graph = run_passes(prune(read_model(path), (output,)))
-    exact = run_reference(graph, {"input": images}, np.float64)[0]
-    weights = [op.weight for op in graph.ops if isinstance(op, (Conv, Dense))]
-    graph = replace(graph, constants={**graph.constants, **{name: rounded(graph.constants[name]) for name in weights}})
-    values: dict[str, np.ndarray] = {"input": rounded(images)}
-    for op in graph.ops:
-        inputs = [name for name in dict.fromkeys(reads(op)) if name in values]
-        one = replace(graph, ops=(op,), inputs=tuple(inputs), outputs=(op.output,))
-        (result,) = run_reference(one, {name: values[name] for name in inputs}, np.float64)
-        values[op.output] = result if op.output == output else rounded(result)
-    return exact, values[output]
 
 
 @pytest.mark.parametrize("name", LOGITS)

@@ -17,6 +17,7 @@ import pytest
 from harness_support import Command
 from onnx import TensorProto, helper, numpy_helper
 
+from backend import detect
 from harness.bench import compare
 from harness.bench.config import BenchConfig
 from harness.bench.record import source_revision
@@ -26,7 +27,7 @@ from harness.placement import available_cores
 from harness.progress import Quiet
 
 ROUNDS = 3
-CPUS = available_cores()[0]
+CPUS = available_cores(detect()).order
 QUICK = ("--rounds", ROUNDS, "--seconds-per-round", 0.02)
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness_support import Command, run_record
 
 from backend import InferenceSession, PixelInput, detect
-from backend.simd.isa import AVX512_BF16
+from backend.simd.isa import BF16_EXTENSIONS
 from harness.config import Precision, RunConfig, check_precision
 from harness.errors import BadInputError
 from preprocessing import MOBILENET
@@ -52,7 +52,7 @@ def test_run_and_plan_in_bf16(command: Command, model: Path, dataset: Path, tmp_
     assert "it is for precision bf16, not fp32" in refused.stderr
 
 
-@pytest.mark.skipif(AVX512_BF16 in detect().isa.extensions, reason="this CPU has bf16 instructions")
+@pytest.mark.skipif(not {*BF16_EXTENSIONS.values()}.isdisjoint(detect().isa.extensions), reason="this CPU has bf16")
 @pytest.mark.parametrize("arguments", [("plan",), ("bench", "--against", "none", "--model")], ids=["plan", "bench"])
 def test_a_cpu_without_bf16_says_so(command: Command, model: Path, arguments: tuple[str, ...]) -> None:
     done = command(*arguments, model, "--precision", "bf16", "--quiet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import weakref
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import psutil
 import pytest
 
+from backend import detect, read_machine
 from harness import estimates, placement, responses
 from harness.batching import AnswerByWorkers, AnswerInside
 from harness.errors import BadInputError
@@ -31,8 +33,11 @@ from harness.run_folder import RunFolder
 
 
 class TestPlacement:
-    CPUS = (0, 2, 4, 6, 1, 3, 5, 7)
+    CPUS = placement.Cpus((0, 2, 4, 6, 1, 3, 5, 7), cores=4, fast=4)
     """Four cores of two threads each: siblings last."""
+
+    BOARD = placement.Cpus((4, 5, 6, 7, 0, 1, 2, 3), cores=8, fast=4)
+    """big.LITTLE, big cores first."""
 
     @pytest.mark.parametrize(
         ("scenario", "instances", "threads", "expected"),
@@ -43,16 +48,43 @@ class TestPlacement:
             ("MultiStream", 2, None, ((0, 2), (4, 6))),
             ("Offline", None, 2, ((0, 2), (4, 6))),
             ("SingleStream", None, 8, ((0, 1, 2, 3, 4, 5, 6, 7),)),
-            ("Offline", 8, 1, tuple((cpu,) for cpu in CPUS)),
+            ("Offline", 8, 1, tuple((cpu,) for cpu in CPUS.order)),
         ],
     )
     def test_plan(self, scenario: Any, instances: int | None, threads: int | None, expected: Any) -> None:
-        assert placement.plan(scenario, instances, threads, self.CPUS, 4).cores == expected
+        assert placement.plan(scenario, instances, threads, self.CPUS).cores == expected
+
+    @pytest.mark.parametrize(
+        ("scenario", "instances", "threads", "expected"),
+        [
+            ("SingleStream", None, None, ((4, 5, 6, 7),)),
+            ("MultiStream", 2, None, ((4, 5), (6, 7))),
+            ("Server", None, None, ((4,), (5,), (6,), (7,))),
+            ("Offline", None, None, ((4,), (5,), (6,), (7,), (0,), (1,), (2,), (3,))),
+            ("Offline", None, 4, ((4, 5, 6, 7), (0, 1, 2, 3))),
+            ("SingleStream", None, 6, ((0, 1, 4, 5, 6, 7),)),
+        ],
+    )
+    def test_small_cores(self, scenario: Any, instances: int | None, threads: int | None, expected: Any) -> None:
+        """They work by default where nobody waits for the slowest, and last where they are asked for."""
+        assert placement.plan(scenario, instances, threads, self.BOARD).cores == expected
+
+    def test_cores_of_a_machine_file(self, tmp_path: Path) -> None:
+        """Big ones first, though CPU 0 is a small one; what the file does not name comes last."""
+        allowed = sorted(os.sched_getaffinity(0))
+        small, big = allowed[0], allowed[-1]
+        kinds = f"[[clusters]]\ncpus = [{small}]\ncapacity = 400\n"
+        if big != small:
+            kinds += f"[[clusters]]\ncpus = [{big}]\ncapacity = 1024\n"
+        (tmp_path / "board.toml").write_text(kinds)
+        found = placement.available_cores(read_machine(tmp_path / "board.toml"), tmp_path)
+        assert found.order[0] == big and set(found.order) == set(allowed)
+        assert (found.cores, found.fast) == (len(allowed), 1)
 
     @pytest.mark.parametrize(("instances", "threads"), [(9, 1), (1, 9), (3, 3), (9, None), (None, 9)])
     def test_more_threads_than_cpus_are_refused_with_numbers(self, instances: int | None, threads: int | None) -> None:
         with pytest.raises(BadInputError, match=r"this process may use 8 CPUs \(4 cores\)"):
-            placement.plan("Offline", instances, threads, self.CPUS, 4)
+            placement.plan("Offline", instances, threads, self.CPUS)
 
     def test_cores_come_node_by_node_and_siblings_last(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two nodes of two cores with two threads each, numbered in turns as some firmware does."""
@@ -62,11 +94,12 @@ class TestPlacement:
             (folder / "topology/thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
             (folder / f"node{cpu % 2}").mkdir()
         monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-        assert placement.available_cores(tmp_path) == ((0, 2, 1, 3, 4, 6, 5, 7), 4)
+        alike = replace(detect(), clusters=())
+        assert placement.available_cores(alike, tmp_path) == placement.Cpus((0, 2, 1, 3, 4, 6, 5, 7), cores=4, fast=4)
         assert [placement.numa_node(cpu, tmp_path) for cpu in (0, 1, 6, 7)] == [0, 1, 0, 1]
 
     def test_a_pinned_thread_and_its_offspring_are_read_back(self) -> None:
-        cpu = placement.available_cores()[0][0]
+        cpu = placement.available_cores(detect()).order[0]
         found: list[placement.PinnedInstance] = []
         release = threading.Event()
 

@@ -1,4 +1,4 @@
-"""int8 and bfloat16 micro-kernels of the C library: int8 to the bit, bfloat16 within the bound of a sum of products.
+"""Micro-kernels of the C library for bytes that no plan uses, to the bit.
 
 Depths around the unrolled loop and around a group; pixels below, at and above a tile; channels in one panel and three.
 """
@@ -23,8 +23,6 @@ INT8 = {
     "gemm_s8_mm_8x3": (np.int8, 8), "gemm_u8_mm_8x3": (np.uint8, 8),
 }  # fmt: skip
 """Kernel -> element of x, and bytes of depth that one instruction adds up."""
-BF16 = {"gemm_bf16_dot_8x3": 4, "gemm_bf16_dot_6x4": 4, "gemm_bf16_mm_8x3": 8}
-"""Kernel -> bytes of depth that one instruction adds up."""
 
 GUARD = 64
 MARK = 123456789
@@ -102,30 +100,3 @@ def test_int8_is_exact(name: str) -> None:
         expected = np.einsum("ptk,tkn->pn", x.astype(np.int64), weights.astype(np.int64)) + bias
         got = run(name, group_bytes, x, weights, bias)
         np.testing.assert_array_equal(got, expected, err_msg=f"pixels {pixels} channels {channels} K {taps}x{depth}")
-
-
-def to_bf16(values: np.ndarray) -> np.ndarray:
-    """The upper half of float32, to nearest even, as uint16."""
-    bits = values.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(bits: np.ndarray) -> np.ndarray:
-    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-
-
-@pytest.mark.parametrize("name", BF16)
-def test_bf16_is_within_the_bound_of_its_sum(name: str) -> None:
-    """n roundings of at most one unit in the last place each (the instructions may round to odd): n 2^-23 sum |x w|."""
-    rng = np.random.default_rng(6)
-    for pixels, channels, depth, taps in cases(name, BF16[name] // 2):
-        x, weights = (
-            to_bf16(rng.standard_normal((pixels, taps, depth))),
-            to_bf16(rng.standard_normal((taps, depth, channels))),
-        )
-        bias = rng.standard_normal(channels).astype(np.float32)
-        got = run(name, BF16[name], x, weights, bias).view(np.float32)
-        expected = np.einsum("ptk,tkn->pn", from_bf16(x), from_bf16(weights)) + bias
-        magnitude = np.einsum("ptk,tkn->pn", np.abs(from_bf16(x)), np.abs(from_bf16(weights))) + np.abs(bias)
-        bound = 2.0**-23 * (2 * taps * depth + 1) * magnitude
-        assert (np.abs(got - expected) <= bound).all(), f"pixels {pixels} channels {channels} K {taps}x{depth}"
