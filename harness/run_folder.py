@@ -138,7 +138,7 @@ class RunFolder:
         self.write(record)
 
     def write_beside(self, name: str, text: str) -> None:
-        """A small file of a test that has ended, in the room that was held back. Raises: DiskFullError, RunFailedError."""
+        """A small file of a test that has ended, in the room held back. Raises: DiskFullError, RunFailedError."""
         (self.path / _RESERVE_FILE).unlink(missing_ok=True)
         write_atomically(self.path / name, text)
 

@@ -56,7 +56,7 @@ def timings_text(response: Durations, service: Durations) -> str:
 
 
 def read_timings(folder: Path) -> Timings | None:
-    """Of a run's folder; None if it has no such file. Raises: BadInputError if the file is damaged or of another format."""
+    """Of a run's folder; None if it has no such file. Raises: BadInputError if it is damaged or of another format."""
     path = folder / TIMINGS_FILE
     if not path.exists():
         return None

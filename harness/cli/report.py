@@ -18,8 +18,8 @@ from .options import PATH, common_options
 def report(paths: tuple[Path, ...], output: Path, **_: Any) -> None:
     """Make a page, a JSON and a CSV of finished runs and benches.
 
-    RUN_FOLDER is a run's folder, a folder that holds runs at any depth (such as the --output of `run` or `campaign`), or
-    a JSON file of `bench`. Needs the extra `report`.
+    RUN_FOLDER is a run's folder, a folder that holds runs at any depth (such as the --output of `run` or `campaign`),
+    or a JSON file of `bench`. Needs the extra `report`.
     """
     try:
         from ..report.run import CSV, JSON, PAGE, make_report

@@ -29,18 +29,19 @@ WELCH: Final = "Welch's t of logarithms"
 ROUNDS: Final = "order statistics of rounds"
 
 METHODS: Final[Mapping[str, str]] = {
-    ORDER_STATISTICS: "Between two of the sorted latencies, whose ranks follow from the binomial distribution; exact for "
-    "any shape of the distribution, if queries are independent. It tells how well this run knows its percentile, not how "
-    "runs on another day differ. Ends are rounded outwards to the histogram's buckets of 1 %.",
-    BATCH_TIMES: "Throughput over the mean time of a batch, normal approximation from the spread of the batches' times, "
-    "if batches are independent. Of this run alone.",
-    TWO_RUNS: "Ratio of two runs: from the lowest over the highest to the highest over the lowest end of intervals that "
-    "hold with 97.5 % each, so that both hold with at least 95 % (Bonferroni). Wide rather than wrong.",
+    ORDER_STATISTICS: "Between two of the sorted latencies, whose ranks follow from the binomial distribution; exact "
+    "for any shape of the distribution, if queries are independent. It tells how well this run knows its percentile, "
+    "not how runs on another day differ. Ends are rounded outwards to the histogram's buckets of 1 %.",
+    BATCH_TIMES: "Throughput over the mean time of a batch, normal approximation from the spread of the batches' "
+    "times, if batches are independent. Of this run alone.",
+    TWO_RUNS: "Ratio of two runs: from the lowest over the highest to the highest over the lowest end of intervals "
+    "that hold with 97.5 % each, so that both hold with at least 95 % (Bonferroni). Wide rather than wrong.",
     STUDENT: "Over the mean of repeated runs, Student's t with one degree of freedom less than there are runs. It "
     "includes what differs from run to run.",
-    WELCH: "Ratio of the geometric means of repeated runs, Welch's t on logarithms: each backend has a spread of its own.",
-    ROUNDS: "Of a median over rounds of a bench, by order statistics; for a ratio over pairs of one round, so that what "
-    "disturbs a whole round disturbs both.",
+    WELCH: "Ratio of the geometric means of repeated runs, Welch's t on logarithms: each backend has a spread of its "
+    "own.",
+    ROUNDS: "Of a median over rounds of a bench, by order statistics; for a ratio over pairs of one round, so that "
+    "what disturbs a whole round disturbs both.",
 }
 
 
@@ -51,7 +52,7 @@ def quantile_ranks(count: int, share: float, confidence: float) -> tuple[int, in
     """
     doubt = (1 - confidence) / 2
     low, high = int(stats.binom.ppf(doubt, count, share)), int(stats.binom.ppf(1 - doubt, count, share)) + 1
-    return (low, high) if 1 <= low and high <= count else None
+    return (low, high) if low >= 1 and high <= count else None
 
 
 def of_quantile(values: Sequence[float], share: float, method: str, confidence: float = CONFIDENCE) -> Interval | None:
@@ -63,9 +64,7 @@ def of_quantile(values: Sequence[float], share: float, method: str, confidence: 
     return Interval(ordered[ranks[0] - 1], ordered[ranks[1] - 1], confidence, method)
 
 
-def of_distribution(
-    distribution: Distribution | None, share: float, confidence: float = CONFIDENCE
-) -> Interval | None:
+def of_distribution(distribution: Distribution | None, share: float, confidence: float = CONFIDENCE) -> Interval | None:
     """As `of_quantile`, in ms, from the lower edge of one bucket to the upper edge of another."""
     ranks = None if distribution is None else quantile_ranks(sum(distribution.counts), share, confidence)
     if distribution is None or ranks is None:

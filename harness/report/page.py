@@ -31,9 +31,7 @@ def render(report: Report) -> str:
         style=resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
         summary=_summary(report),
         comparisons=[(one, plots.comparison_plots(one, report.runs)) for one in report.comparisons],
-        distributions=[
-            (run, plots.distribution_plots(run)) for run in report.runs if run.latency or run.distribution
-        ],
+        distributions=[(run, plots.distribution_plots(run)) for run in report.runs if run.latency or run.distribution],
         benches=[
             (bench, list(_ratio_plots(bench, index)), list(_rooflines(bench, index)))
             for index, bench in enumerate(report.benches, start=1)
@@ -63,7 +61,9 @@ def told(ratio: RunRatio) -> str:
 def _summary(report: Report) -> str:
     parts = []
     if report.runs:
-        kinds = Counter(run.status if run.status != "finished" else run.verdict or "without a verdict" for run in report.runs)
+        kinds = Counter(
+            run.status if run.status != "finished" else run.verdict or "without a verdict" for run in report.runs
+        )
         official = sum(run.official for run in report.runs)
         told_kinds = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         parts.append(f"{_counted(len(report.runs), 'run')}: {told_kinds}; {official} official.")
@@ -99,5 +99,3 @@ def _rooflines(bench: Bench, index: int) -> Iterator[tuple[Plot, BenchRow, str]]
             title = f"Roofline of our engine: batch {row.batch}, {_counted(row.threads, 'thread')}"
             name = f"bench-{index}-roofline-{number}"
             yield plots.roofline_plot(name, title, row.roofline, operations), row, operations
-
-

@@ -142,7 +142,11 @@ def comparison_plots(comparison: Comparison, runs: Sequence[Run]) -> tuple[Plot,
             drawn.axes.set_ylabel("% at most so long")
             of = "time of a batch" if comparison.scenario == "Offline" else "latency of a query"
             _finish_times(drawn.axes, f"{of}, ms", [])
-        more = f" (the first {_MOST_SERIES} runs)" if len(with_times) < sum(r.distribution is not None for r in chosen) else ""
+        more = (
+            f" (the first {_MOST_SERIES} runs)"
+            if len(with_times) < sum(r.distribution is not None for r in chosen)
+            else ""
+        )
         plots.append(
             drawn.plot(
                 f"{comparison.scenario}: cumulative distributions{more}",
@@ -260,9 +264,7 @@ def _finish_times(axes: Axes, label: str, marks: Sequence[_Mark]) -> None:
         _label_log(axes.xaxis, low, high)
 
 
-def _interval_plot(
-    name: str, title: str, rows: Sequence[tuple[str, Quantity]], equal_at: float | None = None
-) -> Plot:
+def _interval_plot(name: str, title: str, rows: Sequence[tuple[str, Quantity]], equal_at: float | None = None) -> Plot:
     with _axes(name, height=0.75 + _ROW_INCHES * len(rows)) as drawn:
         axes = drawn.axes
         for place, (label, value) in enumerate(rows):
@@ -340,7 +342,9 @@ class _Drawing:
 
     def plot(self, title: str, description: str, keys: tuple[Key, ...]) -> Plot:
         """title, description: also for those who cannot see it."""
-        return Plot(self._name, title, description, keys, _for_page(self._svg, self._name, title, description, self._titles))
+        return Plot(
+            self._name, title, description, keys, _for_page(self._svg, self._name, title, description, self._titles)
+        )
 
 
 @contextmanager
@@ -353,7 +357,7 @@ def _axes(name: str, height: float = _SIZE_INCHES[1]) -> Iterator[_Drawing]:
 
 
 def _for_page(svg: str, name: str, title: str, description: str, titles: Mapping[str, str]) -> str:
-    """Matplotlib's file as an element of a page: its own ids and colours, scaled by the page, told to screen readers."""
+    """Matplotlib's file as an element of a page: own ids, the page's colours and size, told to screen readers."""
     ElementTree.register_namespace("", _SVG.strip("{}"))
     ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
     root = ElementTree.fromstring(svg)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-
 SCHEMA: Final = "loadgen-numba report 1"
 
 Status: TypeAlias = Literal["finished", "failed", "interrupted", "unfinished"]
@@ -20,7 +19,7 @@ Better: TypeAlias = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Interval:
-    """low to high holds the true value with this confidence; method: how it was found, a name in `intervals.METHODS`."""
+    """low to high holds the true value with this confidence; method: how it was found, a key of `intervals.METHODS`."""
 
     low: float
     high: float
@@ -152,7 +151,7 @@ class Run:
 
 @dataclass(frozen=True)
 class RunRatio:
-    """A run's compared quantity over that of the first run of its scenario. differences: settings that are not equal."""
+    """A run's compared quantity over that of its scenario's first run. differences: what else is not equal."""
 
     run: int
     baseline: int
@@ -165,7 +164,7 @@ class RunRatio:
 
 @dataclass(frozen=True)
 class BackendMean:
-    """Runs of one backend, model and precision in a scenario: the mean over runs, and its ratio to the first such row."""
+    """Runs of one backend, model and precision in a scenario: their mean, its ratio to the first backend's."""
 
     backend: str
     model: str | None
@@ -257,5 +256,3 @@ class Report:
     left_out: tuple[str, ...]
     intervals: Mapping[str, str]
     """What the methods of intervals mean, for those that occur."""
-
-

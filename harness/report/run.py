@@ -111,9 +111,7 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _explained(
-    runs: Sequence[Run], comparisons: Sequence[Comparison], benches: Sequence[Bench]
-) -> Mapping[str, str]:
+def _explained(runs: Sequence[Run], comparisons: Sequence[Comparison], benches: Sequence[Bench]) -> Mapping[str, str]:
     """METHODS, as far as they occur."""
     used = {interval.method for interval in _intervals(runs, comparisons, benches) if interval is not None}
     return {method: meaning for method, meaning in METHODS.items() if method in used}
@@ -143,7 +141,7 @@ def _check_output(output: Path) -> None:
 
 
 def _write(output: Path, files: Mapping[str, str]) -> None:
-    """Beside its place under another name, then renamed: there is either no report, the earlier one or the whole new one.
+    """Under another name, then renamed: there is either no report, the earlier one or the whole new one.
 
     Raises: BadInputError.
     """
@@ -160,7 +158,9 @@ def _write(output: Path, files: Mapping[str, str]) -> None:
     except OSError as error:
         if earlier.exists():
             earlier.rename(output)
-        raise BadInputError(f"cannot write the report to {output}: {error.strerror}; choose another --output") from error
+        raise BadInputError(
+            f"cannot write the report to {output}: {error.strerror}; choose another --output"
+        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(earlier, ignore_errors=True)

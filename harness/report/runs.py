@@ -1,4 +1,4 @@
-"""A run's folder -> what a report says of it. Verdict and numbers are read from LoadGen's logs, the rest from run.json."""
+"""A run's folder -> what a report says of it. Verdict and numbers are LoadGen's, from its logs, the rest run.json's."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _result(result: RunResult) -> Quantity | None:
 
 
 def _compared(result: RunResult, latency: Latency | None, times: Distribution | None) -> Quantity | None:
-    """Offline: throughput. Otherwise the percentile of latency that counts: Server's throughput is what it was asked."""
+    """Offline: throughput. Else the percentile of latency that counts: Server's throughput is what it was asked."""
     if result.scenario == "Offline":
         if result.metric is None:
             return None

@@ -36,8 +36,8 @@ class Sources:
 def find_sources(paths: Sequence[Path]) -> Sources:
     """paths: folders of runs, folders that hold some at any depth, JSON files of `bench`.
 
-    An earlier run that lies aside is taken only if it is named itself. Raises: BadInputError for a path that is or holds
-    neither, or a run.json that cannot be read.
+    An earlier run that lies aside is taken only if it is named itself.
+    Raises: BadInputError for a path that is or holds neither, or a run.json that cannot be read.
     """
     runs: dict[Path, RunSource] = {}
     benches: dict[Path, Path] = {}
@@ -46,8 +46,8 @@ def find_sources(paths: Sequence[Path]) -> Sources:
         found = list(_found(named))
         if not found:
             raise BadInputError(
-                f"{named} holds no run ({RUN_FILE}) and no JSON of a bench: name folders that `run` or `campaign` made, or "
-                "files that `bench` made"
+                f"{named} holds no run ({RUN_FILE}) and no JSON of a bench: name folders that `run` or `campaign` "
+                "made, or files that `bench` made"
             )
         for path in found:
             if path.name != RUN_FILE:
@@ -65,7 +65,9 @@ def find_sources(paths: Sequence[Path]) -> Sources:
 def _found(named: Path) -> Iterator[Path]:
     if named.is_file():
         if not _is_bench(named):
-            raise BadInputError(f'{named} is no JSON of a bench (its "schema" is not {BENCH_SCHEMA!r}), and runs are folders')
+            raise BadInputError(
+                f'{named} is no JSON of a bench (its "schema" is not {BENCH_SCHEMA!r}), and runs are folders'
+            )
         yield named
     elif (named / RUN_FILE).exists():
         yield named / RUN_FILE
