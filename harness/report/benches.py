@@ -34,7 +34,7 @@ def read_bench(path: Path) -> Bench:
         )
     except OSError as error:
         raise BadInputError(f"cannot read {path}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BadInputError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 

@@ -1,15 +1,15 @@
 """A report as one HTML page that needs nothing else: no script, no font, no request.
 
-Everything that comes from files is escaped by Jinja; only plots and style, which are made here, are put in as they are.
+Everything that comes from files is escaped by Jinja; only plots, which escape for themselves, are put in as they are.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import plots
 from .plots import Plot
@@ -19,7 +19,7 @@ from .records import Bench, BenchRow, Interval, Quantity, Report, RunRatio
 def render(report: Report) -> str:
     """The page."""
     environment = Environment(
-        loader=PackageLoader("harness.report", ""),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -28,7 +28,6 @@ def render(report: Report) -> str:
     environment.filters |= {"figures": figures, "interval": interval, "told": told}
     return environment.get_template("page.html.j2").render(
         report=report,
-        style=resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
         summary=_summary(report),
         comparisons=[(one, plots.comparison_plots(one, report.runs)) for one in report.comparisons],
         distributions=[(run, plots.distribution_plots(run)) for run in report.runs if run.latency or run.distribution],

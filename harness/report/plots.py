@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -60,7 +61,8 @@ _STYLE: Final = {
 }
 _SIZE_INCHES: Final = (5.0, 2.9)
 _ROW_INCHES: Final = 0.3
-_BARS: Final = 60
+_FEWEST_BARS, _MOST_BARS = 10, 60
+_LINEAR_SPAN: Final = 3.0
 _WITHIN: Final = 30.0
 """A latency bound so many times beyond the slowest query is told in words, not drawn."""
 _SVG: Final = "{http://www.w3.org/2000/svg}"
@@ -107,7 +109,7 @@ def distribution_plots(run: Run) -> tuple[Plot, ...]:
         edges_ms, shares = _bars(times)
         axes.stairs(100 * shares, edges_ms, fill=True, color=_COLOURS["series-1"], linewidth=0.3)
         axes.set_ylabel("% of all")
-        _finish_times(axes, what, marks)
+        _finish_times(axes, what, [times], marks)
     title = f"Run {run.number}: histogram"
     histogram = drawn.plot(title, f"Histogram of the {what}: {said}", (Key("series-1", "share", line=False), *keys))
     with _axes(f"run-{run.number}-cdf") as drawn:
@@ -116,7 +118,7 @@ def distribution_plots(run: Run) -> tuple[Plot, ...]:
         if run.latency is not None:
             axes.axhline(100 * run.latency.percentile, color=_COLOURS["muted"], linewidth=0.9, linestyle=":")
         axes.set_ylabel("% at most so long")
-        _finish_times(axes, what, marks)
+        _finish_times(axes, what, [times], marks)
     cdf = drawn.plot(
         f"Run {run.number}: cumulative distribution",
         f"Cumulative distribution of the {what}: {said}",
@@ -141,7 +143,8 @@ def comparison_plots(comparison: Comparison, runs: Sequence[Run]) -> tuple[Plot,
                 _draw_cdf(drawn.axes, run.distribution, colour)
             drawn.axes.set_ylabel("% at most so long")
             of = "time of a batch" if comparison.scenario == "Offline" else "latency of a query"
-            _finish_times(drawn.axes, f"{of}, ms", [])
+            shown = [run.distribution for run in with_times if run.distribution is not None]
+            _finish_times(drawn.axes, f"{of}, ms", shown)
         more = (
             f" (the first {_MOST_SERIES} runs)"
             if len(with_times) < sum(r.distribution is not None for r in chosen)
@@ -238,12 +241,12 @@ def _marks(latency: Latency, times: Distribution) -> Iterator[_Mark]:
         yield _Mark(latency.bound_ms, "series-4", f"bound: {latency.bound_ms:.4g} ms{beyond}", drawn)
 
 
-def _bars(times: Distribution) -> tuple[list[float], np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Buckets put together to at most _BARS bars: their edges, ms, and the share of each."""
-    together = -(-len(times.counts) // _BARS)
+def _bars(times: Distribution) -> tuple[list[float], npt.NDArray[np.float64]]:
+    """Buckets put together to as many bars as Rice's rule has for so many values: their edges, ms, and their shares."""
+    bars = min(max(_FEWEST_BARS, round(2 * sum(times.counts) ** (1 / 3))), _MOST_BARS)
+    together = -(-len(times.counts) // bars)
     counts = np.add.reduceat(times.counts, np.arange(0, len(times.counts), together))
-    edges_ms = [*times.edges_ms[:-1:together], times.edges_ms[-1]]
-    return edges_ms, counts / counts.sum()
+    return [*times.edges_ms[:-1:together], times.edges_ms[-1]], counts / counts.sum()
 
 
 def _draw_cdf(axes: Axes, times: Distribution, colour: str) -> None:
@@ -252,16 +255,24 @@ def _draw_cdf(axes: Axes, times: Distribution, colour: str) -> None:
     axes.set_ylim(0, 103)
 
 
-def _finish_times(axes: Axes, label: str, marks: Sequence[_Mark]) -> None:
+def _finish_times(axes: Axes, label: str, times: Sequence[Distribution], marks: Sequence[_Mark] = ()) -> None:
+    """Marks, and an axis that shows all of them; logarithmic where it spans much."""
     styles = {"series-2": "-", "series-3": "--", "series-4": "-."}
-    for mark in marks:
-        if mark.drawn:
-            axes.axvline(mark.at_ms, color=_COLOURS[mark.colour], linewidth=1.3, linestyle=styles[mark.colour])
+    drawn = [mark for mark in marks if mark.drawn]
+    for mark in drawn:
+        axes.axvline(mark.at_ms, color=_COLOURS[mark.colour], linewidth=1.3, linestyle=styles[mark.colour])
     axes.set_xlabel(label)
-    low, high = axes.get_xlim()
-    if low > 0 and high / low > 3:
+    places = [*(mark.at_ms for mark in drawn), *(one.edges_ms[-1] for one in times)]
+    low = min(*places, *(one.edges_ms[0] or 0.9 * one.edges_ms[1] for one in times))
+    high = max(places)
+    if high / low > _LINEAR_SPAN:
+        room = (high / low) ** 0.03
         axes.set_xscale("log")
+        axes.set_xlim(low / room, high * room)
         _label_log(axes.xaxis, low, high)
+    else:
+        room = 0.03 * (high - low)
+        axes.set_xlim(low - room, high + room)
 
 
 def _interval_plot(name: str, title: str, rows: Sequence[tuple[str, Quantity]], equal_at: float | None = None) -> Plot:

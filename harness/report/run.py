@@ -52,8 +52,11 @@ def make_report(paths: Sequence[Path], output: Path) -> Report:
 
 
 def as_json(report: Report) -> str:
-    """The records, with the schema's name first."""
-    return json.dumps({"schema": SCHEMA, **asdict(report)}, indent=1) + "\n"
+    """The records, with the schema's name first. Raises: BadInputError if a number is not finite, which JSON has not."""
+    try:
+        return json.dumps({"schema": SCHEMA, **asdict(report)}, indent=1, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise BadInputError(f"a run or bench holds a number that is not finite ({error}): make it again") from error
 
 
 def as_csv(runs: Sequence[Run]) -> str:
@@ -145,7 +148,7 @@ def _write(output: Path, files: Mapping[str, str]) -> None:
 
     Raises: BadInputError.
     """
-    output = output.absolute()
+    output = output.resolve()
     building = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     earlier = output.with_name(f".{output.name}.{os.getpid()}.earlier")
     try:

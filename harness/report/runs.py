@@ -39,7 +39,7 @@ def read_run(number: int, source: RunSource) -> Run:
         return _run(number, source, status, measured)
     except RunFailedError as error:
         raise BadInputError(f"{error}; {path} says that the test finished: run it again") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BadInputError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
@@ -47,15 +47,18 @@ class _Measured:
     """What the files of a finished test hold. Raises: RunFailedError, BadInputError."""
 
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
-        self.result: RunResult = read_result(folder)
+        try:
+            self.result: RunResult = read_result(folder)
+            self.values: Mapping[str, Any] = read_detail(folder / DETAIL_LOG).values
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise BadInputError(f"{folder / DETAIL_LOG} is damaged: {type(error).__name__}: {error}") from error
         check_endings(folder)
-        self.values: Mapping[str, Any] = read_detail(folder / DETAIL_LOG).values
         self.effective: SettingValues = record["settings"]["effective"]
         self.timings: Timings | None = read_timings(folder)
 
 
 def _run(number: int, source: RunSource, status: Status, measured: _Measured | None) -> Run:
-    """Raises: KeyError, TypeError, ValueError, AttributeError if run.json is damaged."""
+    """Raises: BadInputError; ArithmeticError, AttributeError, LookupError, TypeError, ValueError: run.json is damaged."""
     record, config = source.record, source.record["config"]
     result = None if measured is None else measured.result
     why = _why(record, status, result)
