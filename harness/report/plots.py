@@ -263,7 +263,7 @@ def _finish_times(axes: Axes, label: str, times: Sequence[Distribution], marks: 
         axes.axvline(mark.at_ms, color=_COLOURS[mark.colour], linewidth=1.3, linestyle=styles[mark.colour])
     axes.set_xlabel(label)
     places = [*(mark.at_ms for mark in drawn), *(one.edges_ms[-1] for one in times)]
-    low = min(*places, *(one.edges_ms[0] or 0.9 * one.edges_ms[1] for one in times))
+    low = min(*places, *(one.edges_ms[0] or 0.9 * one.edges_ms[1] for one in times))  # never 0
     high = max(places)
     if high / low > _LINEAR_SPAN:
         room = (high / low) ** 0.03

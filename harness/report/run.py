@@ -52,7 +52,7 @@ def make_report(paths: Sequence[Path], output: Path) -> Report:
 
 
 def as_json(report: Report) -> str:
-    """The records, with the schema's name first. Raises: BadInputError if a number is not finite, which JSON has not."""
+    """The records, the schema's name first. Raises: BadInputError if a number is not finite, which JSON has not."""
     try:
         return json.dumps({"schema": SCHEMA, **asdict(report)}, indent=1, allow_nan=False) + "\n"
     except ValueError as error:

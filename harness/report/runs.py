@@ -58,7 +58,7 @@ class _Measured:
 
 
 def _run(number: int, source: RunSource, status: Status, measured: _Measured | None) -> Run:
-    """Raises: BadInputError; ArithmeticError, AttributeError, LookupError, TypeError, ValueError: run.json is damaged."""
+    """Raises: BadInputError; ArithmeticError, AttributeError, LookupError, TypeError, ValueError for run.json."""
     record, config = source.record, source.record["config"]
     result = None if measured is None else measured.result
     why = _why(record, status, result)
@@ -113,8 +113,8 @@ def _why(record: Mapping[str, Any], status: Status, result: RunResult | None) ->
 
 
 def _result(result: RunResult) -> Quantity | None:
-    if result.metric is None:
-        return None
+    if not result.metric:
+        return None  # LoadGen logs an estimate of 0 where queries were too few for one
     better = "lower" if result.scenario in STREAMS else "higher"
     return Quantity(result.metric_name, result.metric, result.metric_unit, better, None)  # type: ignore[arg-type]
 
@@ -122,7 +122,7 @@ def _result(result: RunResult) -> Quantity | None:
 def _compared(result: RunResult, latency: Latency | None, times: Distribution | None) -> Quantity | None:
     """Offline: throughput. Else the percentile of latency that counts: Server's throughput is what it was asked."""
     if result.scenario == "Offline":
-        if result.metric is None:
+        if not result.metric:
             return None
         found = intervals.of_throughput(result.metric, times)
         return Quantity(result.metric_name, result.metric, result.metric_unit, "higher", found)
@@ -145,7 +145,7 @@ def _latency(measured: _Measured) -> Latency | None:
     return Latency(
         percentile=percentile,
         percentile_ms=result.latency_ms.get(f"{100 * percentile:.2f}_percentile"),
-        early_stopping_ms=None if server else result.metric,
+        early_stopping_ms=None if server else result.metric or None,
         bound_ms=None if bound_s is None else bound_s * MS_PER_S,
         late_queries=result.late_query_count if server else None,
         allowed_late_queries=allowed,
