@@ -48,7 +48,7 @@ def _interval(run: Run) -> Interval | None:
         return intervals.of_throughput(run.compared.value, run.distribution, intervals.EACH_OF_TWO)
     if run.latency is None:
         return None
-    return intervals.of_distribution(run.distribution, run.latency.percentile, intervals.EACH_OF_TWO)
+    return intervals.of_latency(run.latency, run.distribution, intervals.EACH_OF_TWO)
 
 
 def _differences(run: Run, baseline: Run) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from .records import Distribution, Interval
+from .records import Distribution, Interval, Latency
 
 CONFIDENCE: Final = 0.95
 EACH_OF_TWO: Final = 1 - (1 - CONFIDENCE) / 2
@@ -31,7 +31,9 @@ ROUNDS: Final = "order statistics of rounds"
 METHODS: Final[Mapping[str, str]] = {
     ORDER_STATISTICS: "Between two of the sorted latencies, whose ranks follow from the binomial distribution; exact "
     "for any shape of the distribution, if queries are independent. It tells how well this run knows its percentile, "
-    "not how runs on another day differ. Ends are rounded outwards to the histogram's buckets of 1 %.",
+    "not how runs on another day differ. Ends are rounded outwards to the histogram's buckets of 1 %. Left out where "
+    "LoadGen's own percentile lies outside, since the harness's clock has then missed a part of the latency: LoadGen's "
+    "call, microseconds, or in Server the wait from the scheduled time.",
     BATCH_TIMES: "Throughput over the mean time of a batch, normal approximation from the spread of the batches' "
     "times, if batches are independent. Of this run alone.",
     TWO_RUNS: "Ratio of two runs: from the lowest over the highest to the highest over the lowest end of intervals "
@@ -71,6 +73,14 @@ def of_distribution(distribution: Distribution | None, share: float, confidence:
         return None
     low, high = np.searchsorted(np.cumsum(distribution.counts), ranks)
     return Interval(distribution.edges_ms[low], distribution.edges_ms[high + 1], confidence, ORDER_STATISTICS)
+
+
+def of_latency(latency: Latency, times: Distribution | None, confidence: float = CONFIDENCE) -> Interval | None:
+    """Of the percentile that counts, ms; None where the harness's clock and LoadGen's do not agree on it."""
+    found = of_distribution(times, latency.percentile, confidence)
+    if found is None or latency.percentile_ms is None or not found.low <= latency.percentile_ms <= found.high:
+        return None
+    return found
 
 
 def of_throughput(rate: float, batches: Distribution | None, confidence: float = CONFIDENCE) -> Interval | None:

@@ -128,7 +128,7 @@ def _compared(result: RunResult, latency: Latency | None, times: Distribution | 
         return Quantity(result.metric_name, result.metric, result.metric_unit, "higher", found)
     if latency is None or latency.percentile_ms is None:
         return None
-    found = intervals.of_distribution(times, latency.percentile)
+    found = intervals.of_latency(latency, times)
     return Quantity(f"{100 * latency.percentile:g}th percentile latency", latency.percentile_ms, "ms", "lower", found)
 
 

@@ -80,9 +80,9 @@ def test_it_renders(show: Any, page: Path, width: int, scheme: str) -> None:
     boxes = shown.page.eval_on_selector_all(
         "svg.plot", "all => all.map(one => [one.getBoundingClientRect().width, one.getBoundingClientRect().height])"
     )
-    # Histogram and distribution of six performance tests in streams and Server with theirs of Offline and TESTs (15),
-    # intervals and distributions of SingleStream's comparison, the bench's ratios and its roofline.
-    assert len(boxes) == 2 * 15 + 2 + 2
+    # Two of each performance run (three in each scenario, and three with hostile names), two of each scenario's
+    # comparison, the bench's ratios and its roofline.
+    assert len(boxes) == 2 * 15 + 2 * 4 + 2
     assert all(250 < box_width <= width and box_height > 60 for box_width, box_height in boxes)
     root = "document.documentElement"
     assert shown.page.evaluate(f"{root}.scrollWidth") <= width, "nothing sticks out at the side"
