@@ -78,7 +78,7 @@ def _backends(runs: Sequence[Run]) -> tuple[BackendMean, ...]:
     for run in runs:
         groups.setdefault((run.backend, run.model, run.precision), []).append(run)
     baseline = [run.compared.value for run in next(iter(groups.values())) if run.compared]
-    means = []
+    means: list[BackendMean] = []
     for members in groups.values():
         compared = members[0].compared
         assert compared is not None
