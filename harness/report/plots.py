@@ -20,7 +20,6 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -348,7 +347,7 @@ class _Drawing:
         """Once, when everything is on the axes."""
         written = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        FigureCanvasSVG(self._figure).print_svg(written, metadata=nothing)
+        self._figure.savefig(written, format="svg", metadata=nothing)
         self._svg = written.getvalue()
 
     def plot(self, title: str, description: str, keys: tuple[Key, ...]) -> Plot:
