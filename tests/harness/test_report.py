@@ -115,7 +115,7 @@ def test_distribution_is_that_of_the_queries(
     write_steady_plugin(tmp_path, "uneven", "0.009 if next(self.calls) % 4 == 3 else 0.003")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "any.onnx").write_bytes(b"the plugin reads no model")
-    flags = ("--backend", "uneven", "--dataset-path", dataset, "--time", 0.1, "--count", 20, "--model", "any.onnx")
+    flags = ("--backend", "uneven", "--dataset-path", dataset, "--time", 0.01, "--count", 20, "--model", "any.onnx")
     done = command("run", *flags)
     assert done.status == 0, done.stderr
     assert len(report(command, "reports")["runs"]) == 1
