@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .engine import kernel_cache
 from .errors import BackendError, InputError, MachineError, ModelError, PlanError
 from .machine import Machine, detect
 from .machine_file import read_machine
@@ -26,6 +27,7 @@ __all__ = [
     "Roofs",
     "StepProfile",
     "detect",
+    "kernel_cache",
     "plan_model",
     "read_machine",
     "read_record",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -62,12 +63,23 @@ def settle_isa(kernels: Kernels, machine: Machine) -> None:
     """
     if kernels == "neon" or not runs_here(machine.isa):  # the latter can be planned for, and no more
         return
-    if not _numba_installed():
-        raise MachineError("kernels are compiled by Numba, which is not installed: pip install numba")
+    kernel_cache()
     from .kernels.jit import prepare_cache, target_isa
 
     target_isa(machine.isa, machine.best_isa)
     prepare_cache()
+
+
+def kernel_cache() -> Path:
+    """The folder where kernels that Numba compiled are kept for the next process; need not be there yet.
+
+    Raises: MachineError if Numba is not installed.
+    """
+    if not _numba_installed():
+        raise MachineError("kernels are compiled by Numba, which is not installed: pip install numba")
+    from .kernels.jit import CACHE_DIR
+
+    return CACHE_DIR
 
 
 def open_executor(kernels: Kernels, plan: Plan, threads: int) -> Executor:

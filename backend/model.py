@@ -111,7 +111,8 @@ def usable_threads(threads: int | None, machine: Machine) -> int:
 class InferenceSession:
     """A model, planned for one ISA and one largest batch, with the memory to run it.
 
-    Callers from several threads take turns; for instances that run side by side make one session each.
+    Callers from several threads take turns; for instances that run side by side make one session each, the first one
+    anew and the others as its siblings.
 
     model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (int8 for a quantised model, else fp32),
     "fp32", "int8", "bf16", or "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch:
@@ -151,8 +152,12 @@ class InferenceSession:
             outputs=outputs,
         )
         self._precision = self._plan.record.precision if precision == "auto" else precision
-        self._threads = usable_threads(threads, self._plan.machine)
         self._kernels = resolve_kernels(kernels, self._plan.machine)
+        self._open(threads)
+
+    def _open(self, threads: int | None) -> None:
+        """What no other session shares: memory for values, a team of threads."""
+        self._threads = usable_threads(threads, self._plan.machine)
         self._executor: Executor = open_executor(self._kernels, self._plan, self._threads)
         self._turn = threading.Lock()
         # What every call needs, made once: small networks take less time than finding it out anew.
@@ -160,6 +165,16 @@ class InferenceSession:
         self._input_set = set(self._input_names)
         self._output_names = [port.name for port in self._plan.outputs]
         self._output_dtypes = [np.dtype(port.dtype) for port in self._plan.outputs]
+
+    def sibling(self, threads: int | None = None) -> InferenceSession:
+        """Another session of the same plan, to run beside this one: it reads the same packed weights.
+
+        It opens in milliseconds and owns only its arena. threads: as for the constructor. Raises: MachineError.
+        """
+        other = object.__new__(InferenceSession)
+        other._plan, other._precision, other._kernels = self._plan, self._precision, self._kernels
+        other._open(threads)
+        return other
 
     @property
     def precision(self) -> str:

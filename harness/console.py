@@ -116,4 +116,6 @@ def _metric(result: RunResult) -> str:
 def _problems(outcome: RunOutcome) -> list[str]:
     """LoadGen's reasons, then what to do about them."""
     problems = [f"INVALID because: {reason}" for reason in outcome.result.invalid_reasons]
-    return problems + [f"-> {advice}" for advice in advise(outcome.result, outcome.effective_settings)]
+    return problems + [
+        f"-> {advice}" for advice in advise(outcome.result, outcome.effective_settings, outcome.standstill)
+    ]

@@ -6,6 +6,7 @@ Each examination answers with findings: `ok`, `warn` (results may suffer) or `fa
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections import Counter
@@ -16,12 +17,12 @@ from typing import Final, Literal, TypeAlias
 
 import psutil
 
-from backend import BackendError, detect
+from backend import BackendError, detect, kernel_cache
 from preprocessing import PreprocessingError, read_val_map
 
 from . import loadgen, placement
 from .config import IMAGENET_CLASS_COUNT, RunConfig
-from .dataset import default_store_path
+from .dataset import cache_folder, default_store_path
 from .errors import HarnessError
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, not_the_official_model
 from .progress import Progress
@@ -35,12 +36,15 @@ from .submission.rounds import Round
 Level: TypeAlias = Literal["ok", "warn", "fail"]
 
 _CPUS: Final = Path("/sys/devices/system/cpu")
+_CGROUP: Final = Path("/sys/fs/cgroup")
 _GB: Final = 1e9
 _IMAGE_BYTES: Final = 224 * 224 * 3
 _FLOAT_BYTES: Final = 4
 _RUN_BYTES: Final = 800e6
 """Of a process with LoadGen and an engine, besides the samples: weights, compiled code, the list of queries."""
 _LOGS_BYTES: Final = 200e6
+_CACHE_BYTES: Final = 50e6
+"""Of compiled kernels."""
 _BUSY: Final = 0.25
 """Load average per CPU from which other programs disturb."""
 _TRIED_IMAGES: Final = 64
@@ -74,6 +78,11 @@ class DoctorConfig:
     rules: Round
     rehearsal: bool = False
 
+    @property
+    def unofficial(self) -> Level:
+        """Of what only keeps runs from submission."""
+        return "warn" if self.rehearsal else "fail"
+
 
 def examine(config: DoctorConfig, progress: Progress) -> tuple[Finding, ...]:
     """Every examination, in order. Raises: RunInterruptedError."""
@@ -91,8 +100,6 @@ def examine(config: DoctorConfig, progress: Progress) -> tuple[Finding, ...]:
     for name, examination in examinations:
         progress.phase(f"examining {name}")
         findings += examination()
-    if config.rehearsal:
-        return tuple(replace(one, level="warn") if one.name in ("images", "model") else one for one in findings)
     return tuple(findings)
 
 
@@ -114,8 +121,7 @@ def _cpu() -> Iterator[Finding]:
     except BackendError as error:
         yield Finding("fail", "CPU", str(error))
         return
-    lanes = machine.isa.lanes
-    yield Finding("ok", "CPU", f"{machine.cpu}; kernels for {machine.isa.name}, {lanes} float32 in a vector")
+    yield Finding("ok", "CPU", f"{machine.cpu}, up to {machine.isa.name}")
     cpus, cores = placement.available_cores()
     yield Finding("ok", "cores", f"{cores} physical cores, {len(cpus)} logical CPUs usable")
     load = psutil.getloadavg()[0] / len(cpus)
@@ -128,17 +134,57 @@ def _cpu() -> Iterator[Finding]:
         yield Finding("ok", "governor", "performance")
     else:
         yield Finding("ok", "governor", "not visible here")
-    throttled = sum(int(path.read_text()) for path in _CPUS.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
-    if throttled:
-        yield Finding("warn", "throttling", f"{throttled} times since the system started: see to the cooling")
+    yield _scheduling()
+    yield _throttling()
+    yield _smt()
+    yield from _limits(len(cpus))
+
+
+def _scheduling() -> Finding:
+    """At real-time priority a process that is long in the kernel keeps others from its CPU, those it waits for too."""
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        return Finding("warn", "scheduling", "real-time priority: a run may stand still for a minute; leave out chrt")
+    return Finding("ok", "scheduling", "ordinary")
+
+
+def _throttling() -> Finding:
+    counts = [int(path.read_text()) for path in _CPUS.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    if not counts:
+        return Finding("ok", "throttling", "not visible here")
+    if sum(counts) > 0:
+        return Finding("warn", "throttling", f"{sum(counts)} times since the system started: see to the cooling")
+    return Finding("ok", "throttling", "none since the system started")
+
+
+def _smt() -> Finding:
+    """Two threads of one core share its vector units: instances use one of them, other programs may use the other."""
+    path = _CPUS / "smt/active"
+    if not path.is_file():
+        return Finding("ok", "SMT", "not visible here")
+    if path.read_text().strip() == "1":
+        return Finding("ok", "SMT", "on: instances use one CPU of each core, leave the others idle")
+    return Finding("ok", "SMT", "off")
+
+
+def _limits(cpus: int) -> Iterator[Finding]:
+    """Of the container that this may be: a share of CPU time stops all threads in the middle of a query."""
+    path = _CGROUP / "cpu.max"
+    quota, _, period = path.read_text().partition(" ") if path.is_file() else ("max", "", "")
+    if quota != "max" and int(quota) < cpus * int(period):
+        text = f"{int(quota) / int(period):g} CPUs' time for {cpus} CPUs: threads will be stopped; bind CPUs instead"
+        yield Finding("warn", "CPU quota", text)
 
 
 def _memory(config: DoctorConfig) -> Iterator[Finding]:
-    bytes_per_value = 1 if config.run.backend in ("numba", "null") else _FLOAT_BYTES
-    samples = config.rules.limits.performance_sample_count * _IMAGE_BYTES * bytes_per_value
-    needed, available = samples + _RUN_BYTES, psutil.virtual_memory().available
+    needed, available = _samples_bytes(config) + _RUN_BYTES, psutil.virtual_memory().available
     text = f"{available / _GB:.1f} GB available, a run takes about {needed / _GB:.1f} GB"
     yield Finding("ok" if available > needed else "fail", "memory", text)
+
+
+def _samples_bytes(config: DoctorConfig) -> int:
+    """Of the performance set, in RAM."""
+    bytes_per_value = 1 if config.run.backend in ("numba", "null") else _FLOAT_BYTES
+    return config.rules.limits.performance_sample_count * _IMAGE_BYTES * bytes_per_value
 
 
 def _disk(config: DoctorConfig) -> Iterator[Finding]:
@@ -152,6 +198,7 @@ def _disk(config: DoctorConfig) -> Iterator[Finding]:
     for name, path, needed in (
         ("disk of the store", store, missing),
         ("disk of the runs", config.run.output, _LOGS_BYTES),
+        ("disk of the cache", cache_folder(), _CACHE_BYTES),
     ):
         free = psutil.disk_usage(str(_existing(path))).free
         text = f"{free / _GB:.1f} GB free at {_existing(path)}, {needed / _GB:.1f} GB to be written"
@@ -165,26 +212,27 @@ def _images(config: DoctorConfig) -> Iterator[Finding]:
         yield Finding("fail", "images", str(error))
         return
     if len(val_map) != IMAGENET_VALIDATION_COUNT:
-        yield Finding("fail", "images", f"{len(val_map)} images, a submission answers {IMAGENET_VALIDATION_COUNT}")
+        text = f"{len(val_map)} images, a submission answers {IMAGENET_VALIDATION_COUNT}"
+        yield Finding(config.unofficial, "images", text)
         return
     yield Finding("ok", "images", f"all {len(val_map)} are there")
-    yield from check_labels(val_map.files, val_map.labels)
+    yield from check_labels(val_map.files, val_map.labels, config.unofficial)
 
 
-def check_labels(names: Sequence[str], labels: Sequence[int]) -> Iterator[Finding]:
-    """Of the whole validation set: as many images of each class, and the published first labels."""
+def check_labels(names: Sequence[str], labels: Sequence[int], wrong: Level = "fail") -> Iterator[Finding]:
+    """Of the whole validation set: as many images of each class, and the published first labels; else it is `wrong`."""
     counts = Counter(labels)
     uneven = [label for label in range(IMAGENET_CLASS_COUNT) if counts[label] != _IMAGES_PER_CLASS]
     if uneven:
         yield Finding(
-            "fail",
+            wrong,
             "labels",
             f"class {uneven[0]} has {counts[uneven[0]]} images, not {_IMAGES_PER_CLASS}: not ImageNet's map",
         )
     elif Path(names[0]).name == _FIRST_NAME and tuple(labels[: len(_FIRST_LABELS)]) != _FIRST_LABELS:
         found = ", ".join(map(str, labels[: len(_FIRST_LABELS)]))
         yield Finding(
-            "fail",
+            wrong,
             "labels",
             f"the first are {found}, not {', '.join(map(str, _FIRST_LABELS))}: another numbering of classes",
         )
@@ -200,7 +248,11 @@ def _model(config: DoctorConfig) -> Iterator[Finding]:
         yield Finding("fail", "model", f"{model}: no such file")
         return
     reason = not_the_official_model(PROFILES[config.run.profile], model)
-    yield Finding("fail", "model", reason) if reason else Finding("ok", "model", "a published file, to the byte")
+    yield (
+        Finding(config.unofficial, "model", reason)
+        if reason
+        else Finding("ok", "model", "a published file, to the byte")
+    )
 
 
 def _audit_config() -> Iterator[Finding]:
@@ -209,27 +261,69 @@ def _audit_config() -> Iterator[Finding]:
 
 
 def _engine(config: DoctorConfig, progress: Progress) -> Iterator[Finding]:
-    """A short accuracy run: the engine opens, its threads are where they should be, its labels are not shifted."""
+    """Short accuracy runs: the engine opens, its threads are where they should be, its labels are not shifted.
+
+    One as a stream, one as Offline: afterwards kernels for both are in the cache, whatever a run will ask for.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             available = len(read_val_map(config.run.dataset_path))
             short = replace(
                 config.run, mode="accuracy", output=Path(folder), sample_count=min(available, _TRIED_IMAGES)
             )
-            begin_s = time.monotonic()
+            begin_s, kept = time.monotonic(), _compiled(config)
             outcome = run(short, progress)
+            offline = run(replace(short, scenario="Offline", sample_count=1), progress)
         except PreprocessingError:
             return  # told by the examination of the images
         except HarnessError as error:
             yield Finding("fail", "engine", str(error))
             return
-        yield Finding(
-            "ok",
-            "engine",
-            f"{config.run.backend} answered {short.sample_count} images in {time.monotonic() - begin_s:.0f} s",
-        )
+        seconds = time.monotonic() - begin_s
+        yield Finding("ok", "engine", f"{config.run.backend} answered {short.sample_count} images in {seconds:.0f} s")
+        if config.run.backend == "numba":
+            yield _isa(config, outcome)
+            yield _cache(kept, _compiled(config), seconds)
+        yield _measured_memory(config, offline)
         yield from _threads(outcome)
         yield from _label_offset(config, outcome)
+
+
+def _isa(config: DoctorConfig, outcome: RunOutcome) -> Finding:
+    """What the engine says that it ran."""
+    engine = read_run_file(outcome.folder)["backend"]
+    used, best = detect(engine["isa"]).isa, detect().isa
+    text = f"{used.name} kernels by {engine['kernels']}, {used.lanes} float32 in a vector, {engine['precision']}"
+    if used.name != best.name:
+        return Finding("warn", "ISA", f"{text}; this machine has {best.name}: leave out --isa {config.run.isa}")
+    return Finding("ok", "ISA", text)
+
+
+def _compiled(config: DoctorConfig) -> frozenset[str]:
+    """Names of the kernels in the cache."""
+    if config.run.backend != "numba" or config.run.kernels == "neon":
+        return frozenset()
+    try:
+        return frozenset(path.name for path in kernel_cache().rglob("*.nbc"))
+    except BackendError:
+        return frozenset()  # told by the engine that cannot be opened
+
+
+def _cache(before: frozenset[str], after: frozenset[str], seconds: float) -> Finding:
+    """Whether a run will have to compile: after the trial it will not."""
+    if not after:
+        return Finding("ok", "JIT cache", "none is used")
+    new = len(after - before)
+    what = f"{new} of {len(after)} kernels were compiled just now, in less than {seconds:.0f} s" if new else "warm"
+    return Finding("ok", "JIT cache", f"{what}; nothing is left to compile: {len(after)} kernels in {kernel_cache()}")
+
+
+def _measured_memory(config: DoctorConfig, offline: RunOutcome) -> Finding:
+    """What the trial took, with the samples of a real run beside it."""
+    peak, samples = int(read_run_file(offline.folder)["peak_memory_bytes"]), _samples_bytes(config)
+    available = psutil.virtual_memory().available
+    text = f"{(peak + samples) / _GB:.1f} GB by a trial and the samples, {available / _GB:.1f} GB available"
+    return Finding("ok" if available > peak + samples else "fail", "memory, measured", text)
 
 
 def _threads(outcome: RunOutcome) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from . import early_stopping
 from .config import STREAMS, Scenario
+from .history import Standstill
 from .results import RunResult
 from .settings import MS_PER_S, OFFLINE_SLACK, SettingValues, latency_goal
 
@@ -19,6 +20,9 @@ _LOWER_RATE: Final = 0.95
 _MUCH_LOWER_RATE: Final = 0.8
 _FAR_OVER: Final = 1.5
 """A percentile of latency so far over the bound is no matter of five per cent."""
+_LATE_PER_MISSED: Final = 4.0
+"""Queries that come in a standstill are late, and so are those behind them until the queue is empty: at a load of three
+quarters three for each."""
 RAN_OUT: Final = "Ran out of generated queries"
 """Of the error that LoadGen logs when a stream is more than twice as fast as its hint says."""
 
@@ -49,8 +53,8 @@ class Advice:
         return f"{self.why}: try *.{self.scenario}.{self.key} = {self.value:.6g}{other}"
 
 
-def advise(result: RunResult, effective: SettingValues) -> tuple[Advice, ...]:
-    """What to change before the next try; empty if nothing is wrong with the load."""
+def advise(result: RunResult, effective: SettingValues, standstill: Standstill | None = None) -> tuple[Advice, ...]:
+    """What to change before the next try; empty if nothing is wrong with the load. standstill: the test's longest."""
     scenario: Scenario = result.scenario  # type: ignore[assignment]  # LoadGen's own name
     if any(RAN_OUT in error for error in result.errors):
         mean_ms = result.latency_ms.get("mean", 0.0)
@@ -62,7 +66,7 @@ def advise(result: RunResult, effective: SettingValues) -> tuple[Advice, ...]:
         return _for_offline(result)
     if scenario in STREAMS:
         return _for_stream(scenario, result, effective)
-    return _for_server(result, effective)
+    return _for_server(result, effective, standstill)
 
 
 def _for_offline(result: RunResult) -> tuple[Advice, ...]:
@@ -81,10 +85,12 @@ def _for_stream(scenario: Scenario, result: RunResult, effective: SettingValues)
     return ()
 
 
-def _for_server(result: RunResult, effective: SettingValues) -> tuple[Advice, ...]:
+def _for_server(result: RunResult, effective: SettingValues, standstill: Standstill | None) -> tuple[Advice, ...]:
     rate = float(effective["server_target_qps"])
     percentile, bound_s = latency_goal("Server", effective)
     assert bound_s is not None
+    if standstill is not None and (result.late_query_count or 0) <= _LATE_PER_MISSED * rate * standstill.seconds:
+        return (Advice("Server", "target_qps", rate, f"{standstill}, which made the late queries: the same again"),)
     measured_ms, bound_ms = result.latency_ms.get(f"{100 * percentile:.2f}_percentile"), bound_s * MS_PER_S
     if measured_ms is not None and measured_ms > bound_ms:
         factor = _MUCH_LOWER_RATE if measured_ms > _FAR_OVER * bound_ms else _LOWER_RATE

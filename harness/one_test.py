@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -105,6 +106,7 @@ def _open(task: Task, counters: Counters, timings: Cells, failure: Failure) -> _
             kernels=config.kernels,
             machine=config.machine,
             precision=config.precision,
+            sibling=_on_same_node(task.placement.cores, instances, slot),
         )
         instances.append(_open_instance(config.backend, request))
         return Answerer(instances[slot].runner, library, failure, counters, slot, Recorder(timings, slot))
@@ -122,6 +124,17 @@ def _open(task: Task, counters: Counters, timings: Cells, failure: Failure) -> _
         estimated_settings=tuple(estimated),
     )
     return _OpenTest(loaded, dispatcher, library, len(images), message)
+
+
+def _on_same_node(cores: Sequence[Sequence[int]], opened: Sequence[_Instance], slot: int) -> Runner | None:
+    """The first of the instances opened so far, in the order of slots, whose memory is where that of `slot` will be."""
+    node = placement.numa_node(cores[slot][0])
+    same = (
+        instance.runner
+        for earlier, instance in zip(cores, opened, strict=False)
+        if placement.numa_node(earlier[0]) == node
+    )
+    return next(same, None)
 
 
 def _open_instance(backend: str, request: RunnerRequest) -> _Instance:

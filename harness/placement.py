@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from .config import STREAMS, Scenario
 from .errors import BadInputError
@@ -42,12 +43,22 @@ class PinnedInstance:
     """Threads whose mask is not within `cores`: a session that set its own affinity."""
 
 
-def available_cores(topology: Path = Path("/sys/devices/system/cpu")) -> tuple[tuple[int, ...], int]:
+_TOPOLOGY: Final = Path("/sys/devices/system/cpu")
+
+
+def numa_node(cpu: int, topology: Path = _TOPOLOGY) -> int:
+    """The memory node a CPU belongs to; 0 where the system has none."""
+    nodes = [entry.name.removeprefix("node") for entry in (topology / f"cpu{cpu}").glob("node[0-9]*")]
+    return int(nodes[0]) if nodes else 0
+
+
+def available_cores(topology: Path = _TOPOLOGY) -> tuple[tuple[int, ...], int]:
     """CPUs this process may use, one of each physical core first, and how many of those firsts there are.
 
     Siblings of a core (hyper-threads) share its arithmetic units, so they come last and are used only when asked for.
+    NUMA node by NUMA node, so that an instance spans two only if its number of threads leaves no other way.
     """
-    allowed = sorted(os.sched_getaffinity(0))
+    allowed = sorted(os.sched_getaffinity(0), key=lambda cpu: (numa_node(cpu, topology), cpu))
     first: list[int] = []
     siblings: list[int] = []
     seen: set[str] = set()

@@ -15,12 +15,13 @@ from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
 from .explain import advise
+from .history import FORECASTS, History, Standstill
 from .live import Goal
 from .messages import Opened, Task
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
 from .progress import Progress
 from .results import RunResult, check_endings, read_result
-from .run_folder import RunFolder, utc_now
+from .run_folder import RunFolder, utc_now, write_atomically
 from .supervisor import Watch, supervise
 from .timings import Durations
 from .timings_file import TIMINGS_FILE, timings_text
@@ -58,6 +59,7 @@ class RunOutcome:
     responses: Durations
     service: Durations
     """Of its queries and of its inferences, by the harness's own clock."""
+    standstill: Standstill | None
 
 
 def run(config: RunConfig, progress: Progress) -> RunOutcome:
@@ -145,12 +147,13 @@ class _Run:
         self._not_submittable: tuple[str, ...] = ()
         self._warnings: tuple[str, ...] = ()
         self._moved_aside: Path | None = None
+        self._standstill: Standstill | None = None
 
     def to_the_end(self) -> RunOutcome:
         """Supervise the child; whatever ends the test is written to run.json."""
         try:
             supervised = supervise(self._task, self._begin, self._progress)
-            result = self._read_result()
+            result = self._read_result(supervised.history)
             if self._task.config.mode == "performance":
                 self._folder.write_beside(TIMINGS_FILE, timings_text(supervised.responses, supervised.service))
             self._mark("finished", result=asdict(result), peak_memory_bytes=supervised.ended.peak_memory_bytes)
@@ -174,9 +177,10 @@ class _Run:
             moved_aside=self._moved_aside,
             responses=supervised.responses,
             service=supervised.service,
+            standstill=self._standstill,
         )
 
-    def _read_result(self) -> RunResult:
+    def _read_result(self, history: History) -> RunResult:
         """What LoadGen says; its verdict is one of the reasons against submission.
 
         Raises: RunFailedError, after the result was written down, if LoadGen logged an error; DiskFullError if its logs
@@ -189,16 +193,28 @@ class _Run:
             if self._folder.is_full():
                 raise DiskFullError(f"the disk is full, choose another with --output: {error}") from error
             raise
+        write_atomically(self._folder.path / FORECASTS, history.as_csv())
+        self._note_standstill(history.standstill())
         if result.errors:
             self._mark("failed", result=asdict(result))
             more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
-            advice = advise(result, self._record["settings"]["effective"])
+            advice = advise(result, self._record["settings"]["effective"], self._standstill)
             remedy = "; start from a lower --qps" if _SEARCH_FAILED in result.errors[0] else ""
             remedy += "".join(f"; {one}" for one in advice)
             raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}{remedy}")
         if result.valid is False:
             self._add_reasons("LoadGen's verdict is INVALID")
         return result
+
+    def _note_standstill(self, stood: Standstill | None) -> None:
+        """Nothing of ours waits so long: other programs had the CPUs, or the machine was suspended."""
+        if (
+            stood is None or self._task.config.mode != "performance"
+        ):  # between sets of images there is nothing to answer
+            return
+        self._standstill = stood
+        self._record["standstill"] = asdict(stood)
+        self._warn([f"{stood}: other programs had the CPUs, or the machine was suspended"])
 
     def _add_reasons(self, *reasons: str, closed_only: bool = False) -> None:
         """Why this run cannot be submitted, at all or in the closed division, in run.json with the next mark."""
@@ -210,9 +226,10 @@ class _Run:
 
     def _warn(self, warnings: Iterable[str]) -> None:
         """What the user may have overlooked: at once, and in run.json with the next mark."""
-        self._warnings += tuple(warnings)
+        new = tuple(warnings)
+        self._warnings += new
         self._record["warnings"] = self._warnings
-        for warning in self._warnings:
+        for warning in new:
             self._progress.note(f"warning: {warning}")
 
     def _score(self) -> Accuracy | None:
@@ -316,6 +333,10 @@ def _goal(task: Task, opened: Opened) -> Goal | None:
         min_duration_s=float(effective["min_duration_ms"]) / settings.MS_PER_S,
         percentile=percentile,
         bound_s=bound_s,
+        rate_qps=float(effective["server_target_qps"]) if config.scenario == "Server" else None,
+        prepared=settings.prepared_queries(config.scenario, effective),
+        samples_per_query=settings.samples_per_query(config.scenario, effective),
+        instances=task.placement.instances,
     )
 
 

@@ -9,13 +9,14 @@ it wants an integer. So every line is checked here first.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from .config import SCENARIOS, ComplianceTest, RunConfig, Scenario
+from .config import SCENARIOS, STREAMS, ComplianceTest, RunConfig, Scenario
 from .errors import BadInputError
 
 CONF_FOLDER: Final = Path(__file__).parent / "conf"
@@ -184,7 +185,7 @@ def overrides(config: RunConfig) -> dict[str, int | float]:
 
 
 def sample_count(scenario: Scenario, effective: SettingValues) -> tuple[int, bool]:
-    """Samples of a performance run, and whether it takes exactly so many; otherwise at least.
+    """Samples of a performance run, and whether it takes exactly so many; otherwise at least, in Server about.
 
     Offline is one query, of as many samples as its expected rate makes last 1.1 times the least duration, but at least
     min_query_count. Source: LoadGen, TestSettingsInternal.
@@ -195,9 +196,28 @@ def sample_count(scenario: Scenario, effective: SettingValues) -> tuple[int, boo
             OFFLINE_SLACK * float(effective["min_duration_ms"]) / MS_PER_S * float(effective["offline_expected_qps"])
         )
         return max(least, int(expected)), True
-    samples_per_query = int(effective["multi_stream_samples_per_query"]) if scenario == "MultiStream" else 1
     most = int(effective["max_query_count"])
-    return (most or least) * samples_per_query, most > 0
+    if scenario == "Server" and most == 0:
+        least = max(
+            least, round(float(effective["server_target_qps"]) * float(effective["min_duration_ms"]) / MS_PER_S)
+        )
+    return (most or least) * samples_per_query(scenario, effective), most > 0
+
+
+def samples_per_query(scenario: Scenario, effective: SettingValues) -> int:
+    """Of a performance run; Offline's one query is told by `sample_count`."""
+    return int(effective["multi_stream_samples_per_query"]) if scenario == "MultiStream" else 1
+
+
+def prepared_queries(scenario: Scenario, effective: SettingValues) -> float:
+    """Queries that LoadGen makes for a stream before it begins: for twice the least duration at the expected latency.
+
+    Infinite in other scenarios. Source: LoadGen, GenerateQueries.
+    """
+    if scenario not in STREAMS:
+        return math.inf
+    duration_ns = 2 * float(effective["min_duration_ms"]) / MS_PER_S * NS_PER_S
+    return max(float(effective["min_query_count"]), duration_ns / float(effective[LATENCY_ATTRIBUTES[scenario]]))
 
 
 def latency_goal(scenario: Scenario, effective: SettingValues) -> tuple[float, float | None]:

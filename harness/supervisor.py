@@ -19,6 +19,7 @@ from typing import Final
 
 from . import child, live
 from .errors import BadInputError, RunFailedError, RunInterruptedError
+from .history import History
 from .messages import Ended, Failed, FromChild, Go, Opened, Refused, Task
 from .progress import UPDATE_INTERVAL_S, Progress
 from .timings import RESPONSE, SERVICE, SLOTS_PER_INSTANCE, Durations
@@ -41,6 +42,7 @@ class Supervised:
     """A test that has ended. responses, service: durations of its queries and of its inferences."""
 
     ended: Ended
+    history: History
     responses: Durations
     service: Durations
 
@@ -65,18 +67,25 @@ def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) 
             if not isinstance(opened, Opened):
                 raise _as_error(opened, process)
             watch = begin(opened)
+            history = History(watch.goal)
             ours.send(Go())
-            started_s = time.monotonic()
+            clock = _Clock()
 
-            def show() -> None:
-                elapsed_s = time.monotonic() - started_s
-                progress.update(_line(watch, sum(counters), elapsed_s, Durations.of(timings, RESPONSE)))
+            def look() -> str:
+                completed = sum(counters)
+                responses, service = Durations.of(timings, RESPONSE), Durations.of(timings, SERVICE)
+                seen = live.Seen(clock.read(running=completed > 0), completed, responses, service)
+                told = history.add(seen)
+                if watch.goal is None:
+                    return f"{watch.title}: {completed} samples, {seen.elapsed_s:.0f} s"
+                return f"{watch.title}: {live.line(watch.goal, seen, told)}"
 
-            last = _receive(ours, process, show)
+            last = _receive(ours, process, lambda: progress.update(look()))
             if not isinstance(last, Ended):
                 raise _as_error(last, process)
+            look()
             process.join(_EXIT_GRACE_S)
-            return Supervised(last, Durations.of(timings, RESPONSE), Durations.of(timings, SERVICE))
+            return Supervised(last, history, Durations.of(timings, RESPONSE), Durations.of(timings, SERVICE))
         finally:
             if process.is_alive():
                 process.kill()
@@ -156,7 +165,18 @@ def _signals_as_errors() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _line(watch: Watch, completed: int, elapsed_s: float, responses: Durations) -> str:
-    if watch.goal is None:
-        return f"{watch.title}: {completed} samples, {elapsed_s:.0f} s"
-    return f"{watch.title}: {live.line(watch.goal, completed, elapsed_s, responses)}"
+class _Clock:
+    """Seconds since the test began, which is when the first sample is completed but for one look at it.
+
+    Before that LoadGen has samples loaded, which may take long and says nothing of the test's rate.
+    """
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def read(self, *, running: bool) -> float:
+        """running: whether a sample has been completed."""
+        now_s = time.monotonic()
+        if not running:
+            self._began_s = now_s
+        return now_s - self._began_s

@@ -31,7 +31,7 @@ INSIDE_BACKEND = {
     "engine": {"plan", "kernels", "neon", "machine", "errors"},
     "peak": {"machine", "kernels", "simd", "errors"},
     "model": {"engine", "plan", "graph", "machine", "machine_file", "pixels", "errors"},
-    "__init__": {"errors", "machine", "machine_file", "model", "pixels", "plan"},
+    "__init__": {"engine", "errors", "machine", "machine_file", "model", "pixels", "plan"},
 }
 """File or folder of backend -> what of backend it may import, whole folders or files."""
 

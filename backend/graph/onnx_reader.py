@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path, PureWindowsPath
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -267,12 +267,15 @@ def _tensor(tensor: onnx.TensorProto, folder: Path | None) -> Array:
         raise ModelError(f"constant {tensor.name!r} has shape {list(shape)}; the file is damaged")
     if tensor.data_location == _EXTERNAL:
         return _external(tensor, shape, folder)
-    expected = math.prod(shape) * _ITEM_BYTES[tensor.data_type]
-    if tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
-        raise ModelError(
-            f"constant {tensor.name!r} of shape {list(shape)} holds {len(tensor.raw_data)} bytes, expected {expected}; "
-            "the file is damaged"
-        )
+    if tensor.HasField("raw_data"):
+        expected = math.prod(shape) * _ITEM_BYTES[tensor.data_type]
+        raw = tensor.raw_data  # a copy each time it is asked for
+        if len(raw) != expected:
+            raise ModelError(
+                f"constant {tensor.name!r} of shape {list(shape)} holds {len(raw)} bytes, expected {expected}; "
+                "the file is damaged"
+            )
+        return _native(np.frombuffer(raw, _stored_dtype(tensor)).reshape(shape))
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError) as error:
@@ -309,11 +312,19 @@ def _external(tensor: onnx.TensorProto, shape: Shape, folder: Path | None) -> Ar
         available = path.stat().st_size
         if offset + length > available:
             raise ModelError(f"{what} needs bytes {offset} to {offset + length} of {path}, which has {available}")
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<")
-        data = np.fromfile(path, dtype, count=math.prod(shape), offset=offset)
+        data = np.fromfile(path, _stored_dtype(tensor), count=math.prod(shape), offset=offset)
     except OSError as error:
         raise ModelError(f"{what}: {path} cannot be read ({error.strerror})") from error
-    return data.reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    return _native(data.reshape(shape))
+
+
+def _stored_dtype(tensor: onnx.TensorProto) -> np.dtype[Any]:
+    little: np.dtype[Any] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<")
+    return little
+
+
+def _native(stored: Array) -> Array:
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
 def _size_entry(entries: dict[str, str], key: str, default: int, what: str) -> int:

@@ -70,19 +70,17 @@ class Buffers:
     """Weights in the order in which steps read them, and tables without repetition."""
 
     def __init__(self) -> None:
-        self._weights: list[F32Array] = []
+        self._weights: list[tuple[int, npt.NDArray[np.uint8]]] = []
         self._weights_size = 0
         self._tables: list[I32Array] = []
         self._tables_size = 0
         self._table_offsets: dict[bytes, int] = {}
 
     def add_weights(self, array: npt.NDArray[Any]) -> int:
-        """Appends a flat copy of an array of any type at an aligned offset; returns the offset in words."""
+        """Appends an array of any type at an aligned offset; returns the offset in words. It is not to change after."""
         offset = self._weights_size
-        padded = np.zeros(-(-array.nbytes // ALIGN_BYTES) * _ALIGN, np.float32)
-        padded.view(array.dtype)[: array.size] = array.ravel()
-        self._weights.append(padded)
-        self._weights_size += padded.size
+        self._weights.append((offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        self._weights_size += -(-array.nbytes // ALIGN_BYTES) * _ALIGN
         return offset
 
     def add_table(self, entries: npt.NDArray[np.int64]) -> int:
@@ -108,11 +106,11 @@ class Buffers:
         Nothing lies behind the last panel, though kernels prefetch there: a prefetch neither faults nor writes.
         """
         buffer = aligned_zeros(self._weights_size)
-        offset = 0
-        for array in self._weights:
-            buffer[offset : offset + array.size] = array
-            offset += array.size
-            array.resize(0, refcheck=False)  # its memory is let go of at once: the peak is one copy of the weights
+        places = buffer.view(np.uint8)
+        self._weights.reverse()
+        while self._weights:  # an array's memory is let go of at once: the peak is little more than one copy
+            offset, array = self._weights.pop()
+            places[4 * offset : 4 * offset + array.size] = array
         return buffer
 
     def tables(self) -> I32Array:

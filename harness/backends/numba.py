@@ -11,7 +11,7 @@ import numpy.typing as npt
 from backend import InferenceSession, InputError, NodeArg, PixelInput
 
 from ..profiles import ClassOutput, TensorInfo, choose_output
-from .protocol import RunnerRequest, check_input, required_model
+from .protocol import Runner, RunnerRequest, check_input, required_model
 
 
 class NumbaRunner:
@@ -19,7 +19,7 @@ class NumbaRunner:
 
     def __init__(self, session: InferenceSession, pinned: list[set[int]], input_name: str, output: ClassOutput) -> None:
         """pinned: the CPUs of each thread, as the system reports them."""
-        self._session = session
+        self.session = session
         self._pinned = pinned
         self._input_name = input_name
         self._output = output
@@ -30,19 +30,19 @@ class NumbaRunner:
 
     def predict(self, samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """uint8 [n, H, W, C] -> classes [n]."""
-        (values,) = self._session.run([self._output.name], {self._input_name: samples})
+        (values,) = self.session.run([self._output.name], {self._input_name: samples})
         return self._output.read(values)
 
     def describe(self) -> Mapping[str, str | int]:
         """ISA, plan, threads and where they are, output read."""
         return {
             "engine": "numba",
-            "kernels": self._session.kernels,
-            "precision": self._session.precision,
+            "kernels": self.session.kernels,
+            "precision": self.session.precision,
             "input_data_type": "uint8",
-            "isa": self._session.machine.isa.name,
-            "threads": self._session.threads,
-            "plan_sha256": self._session.plan().record.sha256,
+            "isa": self.session.machine.isa.name,
+            "threads": self.session.threads,
+            "plan_sha256": self.session.plan().record.sha256,
             "cpus_by_thread": "; ".join(",".join(map(str, sorted(cpus))) for cpus in self._pinned),
             "input": self._input_name,
             "output": self._output.describe(),
@@ -51,19 +51,28 @@ class NumbaRunner:
 
 def open_runner(request: RunnerRequest) -> NumbaRunner:
     """Compile, load and warm up. Raises: BackendError; BadInputError for input or outputs that do not fit."""
-    model = required_model(request, "numba")
-    try:
-        session = _open_session(model, request, request.max_batch)
-    except InputError:
-        # Of a model whose batch is fixed, that may be; then it is told in the words that hold for every engine.
-        check_input(_inputs(_open_session(model, request, 1)), request)
-        raise
+    session = _open_first(request) if request.sibling is None else _open_sibling(request.sibling, request)
     tensor = check_input(_inputs(session), request)
-    output = choose_output([tensor_info(node) for node in session.get_outputs()], str(model))
+    output = choose_output([tensor_info(node) for node in session.get_outputs()], str(request.model))
     runner = NumbaRunner(session, session.pin(request.cores), tensor.name, output)
     for batch in sorted({1, request.max_batch}):
         runner.predict(np.zeros((batch, *request.image_shape), np.uint8))
     return runner
+
+
+def _open_first(request: RunnerRequest) -> InferenceSession:
+    model = required_model(request, "numba")
+    try:
+        return _open_session(model, request, request.max_batch)
+    except InputError:
+        # Of a model whose batch is fixed, that may be; then it is told in the words that hold for every engine.
+        check_input(_inputs(_open_session(model, request, 1)), request)
+        raise
+
+
+def _open_sibling(first: Runner, request: RunnerRequest) -> InferenceSession:
+    assert isinstance(first, NumbaRunner)
+    return first.session.sibling(request.threads)
 
 
 def _open_session(model: Path, request: RunnerRequest, max_batch: int) -> InferenceSession:

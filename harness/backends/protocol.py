@@ -28,7 +28,8 @@ class RunnerRequest:
     spec: their recipe, whose `to_float` and `table` give the values the model expects. cores: logical CPUs of this
     instance, to which the calling thread is bound. max_batch: most images in one `predict`. isa: None for the best
     this machine has. plan, kernels, machine: for our own engine, a plan file, whose kernels (backend.InferenceSession)
-    and a machine file. precision: None for the model's.
+    and a machine file. precision: None for the model's. sibling: a runner that was opened with the same request but for
+    its cores, which are on the same NUMA node; what is only read may be shared with it.
     """
 
     model: Path | None
@@ -41,6 +42,7 @@ class RunnerRequest:
     kernels: str = "auto"
     machine: Path | None = None
     precision: Precision | None = None
+    sibling: Runner | None = None
 
     @property
     def threads(self) -> int:

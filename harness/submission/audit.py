@@ -64,6 +64,16 @@ def verify_again(test: ComplianceTest, scenario_folder: Path) -> AuditOutcome:
     return _verify(test, scenario_folder, None)
 
 
+def is_current(test: ComplianceTest, scenario_folder: Path) -> bool:
+    """Whether a test that was verified was so beside the performance run that there is now.
+
+    Raises: RunFailedError for a log that is torn.
+    """
+    written = scenario_folder / test / VERIFY_PERFORMANCE
+    verified = verify.verify_performance(test, scenario_folder / "performance", scenario_folder / test)
+    return written.is_file() and written.read_text(encoding="utf-8") == verified.text
+
+
 def _config_of(test: ComplianceTest, scenario_folder: Path) -> RunConfig:
     scenario_folder = scenario_folder.absolute()
     performance = scenario_folder / "performance"

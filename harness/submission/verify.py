@@ -138,6 +138,11 @@ def verify_performance(test: ComplianceTest, performance_run: Path, test_run: Pa
     return Verification(passed, "\n".join(("Verifying performance.", *scores, verdict)) + "\n")
 
 
+def are_alike(metrics: Sequence[float]) -> bool:
+    """Whether runs of one test differ by less than TEST01 allows between two runs."""
+    return max(metrics) <= min(metrics) * (1 + _TOLERANCE)
+
+
 @lru_cache
 def audit_effects(test: ComplianceTest) -> Mapping[str, int]:
     """What a detail log shows of a run that had the test's audit settings, and of no other; a truth counts as 1."""

@@ -176,11 +176,25 @@ def test_two_threads_give_the_bits_of_one() -> None:
         )
 
 
+def test_siblings_read_the_same_weights_and_own_the_rest() -> None:
+    first = InferenceSession(PROTO, threads=1, max_batch=3)
+    before = first.run(None, {"image": images(3)})[0]
+    second = first.sibling()
+    assert second.plan() is first.plan()
+    assert (second.kernels, second.precision) == (first.kernels, first.precision)
+    second.run(None, {"image": images(3) + 1})
+    assert first.run(None, {"image": images(3)})[0].tobytes() == before.tobytes()
+    assert second.run(None, {"image": images(3)})[0].tobytes() == before.tobytes()
+
+
 @needs_two_cpus
+@pytest.mark.parametrize("siblings", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_two_sessions_run_at_the_same_time(threads: int) -> None:
+def test_two_sessions_run_at_the_same_time(threads: int, siblings: bool) -> None:
     """Two Python threads, a session each; with two threads per session they compete for the same CPUs."""
-    sessions = [InferenceSession(PROTO, threads=threads, max_batch=2) for _ in range(2)]
+    first = InferenceSession(PROTO, threads=threads, max_batch=2)
+    second = first.sibling(threads) if siblings else InferenceSession(PROTO, threads=threads, max_batch=2)
+    sessions = [first, second]
     expected = sessions[0].run(None, {"image": images(2)})[0].tobytes()
     answers: list[list[bytes]] = [[], []]
 

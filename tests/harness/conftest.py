@@ -5,6 +5,7 @@ All of it is real: JPEGs, ONNX, LoadGen in processes of its own. The model is ch
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from submission_support import as_official, short_runs
 
 from harness.cli import exit_status
 from harness.config import SCENARIOS
+from harness.submission.package import PackageConfig, package
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +109,13 @@ def system_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
         'host_networking = "N/A"\nhost_networking_topology = "N/A"\nhost_network_card_count = "1"\ncooling = "air"\n'
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def good_tree(tmp_path_factory: pytest.TempPathFactory, official_runs: Path, system_toml: Path) -> Path:
+    """A closed edge submission with as little source as may be; to be copied."""
+    output = tmp_path_factory.mktemp("tree")
+    package(PackageConfig(official_runs, output, "v6.1", "closed", "edge", "box1", "Acme", system_toml))
+    for name in ("harness", "backend", "preprocessing"):
+        shutil.rmtree(output / "submission/closed/Acme/src/resnet50" / name)
+    return output

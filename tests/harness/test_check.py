@@ -16,16 +16,6 @@ from harness.submission.package import PackageConfig, package
 from harness.submission.rounds import ROUNDS, load_round
 
 
-@pytest.fixture(scope="session")
-def good_tree(tmp_path_factory: pytest.TempPathFactory, official_runs: Path, system_toml: Path) -> Path:
-    """A closed edge submission with as little source as may be; to be copied."""
-    output = tmp_path_factory.mktemp("tree")
-    package(PackageConfig(official_runs, output, "v6.1", "closed", "edge", "box1", "Acme", system_toml))
-    for name in ("harness", "backend", "preprocessing"):
-        shutil.rmtree(output / "submission/closed/Acme/src/resnet50" / name)
-    return output
-
-
 def broken_rules(folder: Path, submitter: str | None = None) -> list[str]:
     """Names of the rules that a tree breaks."""
     report = check_tree(CheckConfig(folder / "submission", "v6.1", submitter, folder / "originals"))

@@ -54,6 +54,17 @@ class TestPlacement:
         with pytest.raises(BadInputError, match=r"this process may use 8 CPUs \(4 cores\)"):
             placement.plan("Offline", instances, threads, self.CPUS, 4)
 
+    def test_cores_come_node_by_node_and_siblings_last(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two nodes of two cores with two threads each, numbered in turns as some firmware does."""
+        for cpu in range(8):
+            folder = tmp_path / f"cpu{cpu}"
+            (folder / "topology").mkdir(parents=True)
+            (folder / "topology/thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+            (folder / f"node{cpu % 2}").mkdir()
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+        assert placement.available_cores(tmp_path) == ((0, 2, 1, 3, 4, 6, 5, 7), 4)
+        assert [placement.numa_node(cpu, tmp_path) for cpu in (0, 1, 6, 7)] == [0, 1, 0, 1]
+
     def test_a_pinned_thread_and_its_offspring_are_read_back(self) -> None:
         cpu = placement.available_cores()[0][0]
         found: list[placement.PinnedInstance] = []

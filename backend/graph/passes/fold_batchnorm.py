@@ -96,10 +96,13 @@ def _scaled(
     op: Conv | Dense, scale: _Vector, shift: _Vector, constants: dict[str, npt.NDArray[np.generic]]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
     """Weight and bias of scale * op(x) + shift; None if float32 cannot hold them."""
-    weight = constants[op.weight].astype(np.float64)
-    weight = weight * (scale.reshape(-1, 1, 1, 1) if isinstance(op, Conv) else scale)
+    old = constants[op.weight]
+    weight = np.empty(old.shape, np.float32)
+    factors = scale.reshape(-1, 1, 1, 1) if isinstance(op, Conv) else scale
     bias = constants[op.bias].astype(np.float64) if op.bias != ABSENT else np.zeros(scale.shape)
-    bias = bias * scale + shift
-    if max(np.abs(weight).max(), np.abs(bias).max()) > np.finfo(np.float32).max:
+    with np.errstate(over="ignore"):
+        np.multiply(old, factors, out=weight, dtype=np.float64, casting="unsafe")  # rounded once, without a copy
+        rounded = (bias * scale + shift).astype(np.float32)
+    if np.isinf(weight).any() or np.isinf(rounded).any():
         return None
-    return weight.astype(np.float32), bias.astype(np.float32)
+    return weight, rounded

@@ -61,7 +61,7 @@ def lower_conv(planning: Planning, op: Conv) -> None:
         by_tap = weight.transpose(2, 3, 1, 0).reshape(kernel_h, kernel_w * depth_c, out_c)
     else:
         taps = np.array([row + s * op.dilations[1] * x.pixel for row in rows for s in range(kernel_w)])
-        by_tap = weight.transpose(2, 3, 1, 0).reshape(kernel_h * kernel_w, depth_c, out_c)
+        by_tap = weight.reshape(out_c, depth_c, kernel_h * kernel_w).transpose(2, 1, 0)  # a view: packing copies once
     window = x.inside - op.pads[0] * x.row - op.pads[1] * x.pixel
     per_group = out_c // op.group
     bias = _start(planning, op, out_c)
