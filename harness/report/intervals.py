@@ -32,8 +32,8 @@ METHODS: Final[Mapping[str, str]] = {
     ORDER_STATISTICS: "Between two of the sorted latencies, whose ranks follow from the binomial distribution; exact "
     "for any shape of the distribution, if queries are independent. It tells how well this run knows its percentile, "
     "not how runs on another day differ. Ends are rounded outwards to the histogram's buckets of 1 %. Left out where "
-    "LoadGen's own percentile lies outside, since the harness's clock has then missed a part of the latency: LoadGen's "
-    "call, microseconds, or in Server the wait from the scheduled time.",
+    "LoadGen's own percentile lies outside, since the harness's clock has then timed something else: the call and the "
+    "taking of the answer, microseconds, differ, and in Server the wait from the scheduled time is LoadGen's alone.",
     BATCH_TIMES: "Throughput over the mean time of a batch, normal approximation from the spread of the batches' "
     "times, if batches are independent. Of this run alone.",
     TWO_RUNS: "Ratio of two runs: from the lowest over the highest to the highest over the lowest end of intervals "

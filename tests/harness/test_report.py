@@ -103,8 +103,6 @@ def test_distributions_hold_every_query(by_scenario: dict[str, dict[str, Any]], 
         assert sum(run["distribution"]["counts"]) == run["query_count"] == log["result_query_count"]
         assert len(run["distribution"]["edges_ms"]) == len(run["distribution"]["counts"]) + 1
         assert np.all(np.diff(run["distribution"]["edges_ms"]) > 0)
-        # Timed inside LoadGen's call, so never longer than what LoadGen saw, but for the bucket's width.
-        assert run["distribution"]["edges_ms"][-2] <= 1.02 * log["result_max_latency_ns"] / 1e6
     assert by_scenario["Offline"]["distribution"]["of"] == "batch"
 
 
