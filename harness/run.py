@@ -26,6 +26,7 @@ from .results import RunResult, check_endings, read_result
 from .run_folder import RunFolder, utc_now, write_atomically
 from .supervisor import Watch, supervise
 from .timings import Durations
+from .timings_file import TIMINGS_FILE, timings_text
 
 FORMAT: Final = 2
 """Of run.json; raised when a field changes its meaning."""
@@ -163,6 +164,8 @@ class _Run:
         try:
             supervised = supervise(self._task, self._begin, self._progress)
             result = self._read_result(supervised.history)
+            if self._task.config.mode == "performance":
+                self._folder.write_beside(TIMINGS_FILE, timings_text(supervised.responses, supervised.service))
             self._mark("finished", result=asdict(result), peak_memory_bytes=supervised.ended.peak_memory_bytes)
             scored = self._score()
         except RunInterruptedError as error:

@@ -13,6 +13,8 @@ import errno
 import fcntl
 import json
 import os
+import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +25,7 @@ RUN_FILE: Final = "run.json"
 
 _RESERVE_FILE: Final = ".reserve"
 _RESERVE_BYTES: Final = 64 << 10
-"""Room for run.json, twice because it is replaced, and for accuracy.txt, several times over."""
+"""Room for run.json, twice because it is replaced, timings.json and accuracy.txt, several times over."""
 
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -135,6 +137,11 @@ class RunFolder:
         (self.path / _RESERVE_FILE).unlink(missing_ok=True)
         self.write(record)
 
+    def write_beside(self, name: str, text: str) -> None:
+        """A small file of a test that has ended, in the room held back. Raises: DiskFullError, RunFailedError."""
+        (self.path / _RESERVE_FILE).unlink(missing_ok=True)
+        write_atomically(self.path / name, text)
+
     def is_full(self) -> bool:
         """Whether the disk has no room left but what is held back."""
         probe = self.path / f"{_RESERVE_FILE}.probe"
@@ -194,12 +201,24 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _free_sibling(folder: Path) -> Path:
     try:
-        started = str(read_run_file(folder).get("started_utc", ""))
+        stamp = _stamp(read_run_file(folder))
     except BadInputError:
-        started = ""
-    stamp = "".join(character for character in started if character.isalnum()) or "earlier"
+        stamp = _UNKNOWN_STAMP
     for count in range(1, 1_000_000):
         sibling = folder.with_name(f"{folder.name}.{stamp}" + (f".{count}" if count > 1 else ""))
         if not sibling.exists():
             return sibling
     raise BadInputError(f"too many earlier runs beside {folder}")
+
+
+def is_aside(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a run lies where `begin` moved it when a later one took its folder."""
+    return re.search(rf"\.({re.escape(_stamp(record))}|{_UNKNOWN_STAMP})(\.\d+)?$", folder.name) is not None
+
+
+_UNKNOWN_STAMP: Final = "earlier"
+
+
+def _stamp(record: Mapping[str, Any]) -> str:
+    started = str(record.get("started_utc", ""))
+    return "".join(character for character in started if character.isalnum()) or _UNKNOWN_STAMP

@@ -267,6 +267,11 @@ _SCENARIO_OF: Final[Mapping[str, Scenario]] = {
 """Whose setting it is, by the first word of LoadGen's attribute name."""
 
 
+def applies_to(name: str, scenario: str) -> bool:
+    """Whether a setting, by LoadGen's attribute name, has an effect in a scenario."""
+    return _SCENARIO_OF.get(name.split("_")[0], scenario) == scenario
+
+
 def deviations(official: SettingValues, effective: SettingValues, scenario: Scenario) -> tuple[str, ...]:
     """One line for each setting that a submission could not have, e.g. `max_query_count 100, official 0`.
 
@@ -275,7 +280,7 @@ def deviations(official: SettingValues, effective: SettingValues, scenario: Scen
     found = []
     for name, expected in official.items():
         actual, rule = effective[name], _RULES.get(name)
-        if rule == "free" or actual == expected or _SCENARIO_OF.get(name.split("_")[0], scenario) != scenario:
+        if rule == "free" or actual == expected or not applies_to(name, scenario):
             continue
         if rule is not None and not isinstance(actual, str) and not isinstance(expected, str):
             if (actual >= expected) if rule == "at least" else (actual <= expected):

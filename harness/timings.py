@@ -13,12 +13,13 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-_GROWTH: Final = 1.01
-_SHORTEST_NS: Final = 1_000
+GROWTH: Final = 1.01
+SHORTEST_NS: Final = 1_000
 _LONGEST_NS: Final = 1_000 * 10**9
-_PER_LOG: Final = 1 / math.log(_GROWTH)
-BUCKETS: Final = int(math.log(_LONGEST_NS / _SHORTEST_NS) * _PER_LOG) + 2
-"""Of one histogram; the first takes everything shorter, the last everything longer."""
+_PER_LOG: Final = 1 / math.log(GROWTH)
+BUCKETS: Final = int(math.log(_LONGEST_NS / SHORTEST_NS) * _PER_LOG) + 2
+"""Of one histogram; the first takes everything shorter, the last everything longer. Each is GROWTH times as wide as the
+one before it."""
 _NS_PER_S: Final = 1e9
 
 RESPONSE, SERVICE = 0, 1
@@ -44,10 +45,10 @@ class Recorder:
 
     def record(self, histogram: int, duration_ns: int, count: int = 1) -> None:
         """Count a duration, `count` times."""
-        if duration_ns < _SHORTEST_NS:
+        if duration_ns < SHORTEST_NS:
             bucket = 0
         else:
-            bucket = min(1 + int(math.log(duration_ns / _SHORTEST_NS) * _PER_LOG), BUCKETS - 1)
+            bucket = min(1 + int(math.log(duration_ns / SHORTEST_NS) * _PER_LOG), BUCKETS - 1)
         self._cells[self._first + histogram * BUCKETS + bucket] += count
 
 
@@ -62,6 +63,11 @@ class Durations:
         """Summed over all instances."""
         by_instance = np.asarray(cells, dtype=np.int64).reshape(-1, HISTOGRAMS, BUCKETS)
         return cls(by_instance[:, histogram].sum(axis=0))
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """By bucket, int64 [BUCKETS]."""
+        return self._counts
 
     @property
     def count(self) -> int:
@@ -95,6 +101,6 @@ class Durations:
 
 
 _MIDDLES_S: Final[npt.NDArray[np.float64]] = (
-    _SHORTEST_NS / _NS_PER_S * _GROWTH ** (np.arange(BUCKETS, dtype=np.float64) - 0.5)
+    SHORTEST_NS / _NS_PER_S * GROWTH ** (np.arange(BUCKETS, dtype=np.float64) - 0.5)
 )
 """What stands for the durations of a bucket."""

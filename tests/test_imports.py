@@ -45,6 +45,8 @@ OWNERS = {
     "openvino": {"harness/backends/openvino.py", "harness/bench/"},
     "PIL": {"preprocessing/", "harness/demo/"},
     "cv2": set(),
+    "matplotlib": {"harness/report/plots.py"},
+    "jinja2": {"harness/report/page.py"},
 }  # fmt: skip
 """Library -> the only files (or folders, with a slash) that import it."""
 

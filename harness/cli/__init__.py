@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from ..errors import BadInputError, HarnessError, RunInterruptedError
-from . import data, quantize, runs, submission
+from . import data, quantize, report, runs, submission
 
 
 def _one_spelling(name: str) -> str:
@@ -43,7 +43,7 @@ for command in (
     *(runs.run, runs.preprocess, runs.demo, runs.accuracy, runs.bench, runs.plan),
     *(data.get_model, data.prepare_imagenet, quantize.quantize, quantize.get_calibration_list),
     *(submission.doctor, submission.tune_load, submission.campaign, submission.audit),
-    *(submission.describe_system, submission.package_command, submission.check),
+    *(submission.describe_system, submission.package_command, submission.check, report.report),
 ):
     cli.add_command(command)
 

@@ -78,13 +78,13 @@ def run(**flags: Any) -> None:
         return
     config = _run_config(flags)
 
-    from .. import report
+    from .. import console
     from ..progress import open_progress
     from ..run import run as run_test
 
     with open_progress(flags["quiet"]) as progress:
         outcome = run_test(config, progress)
-    report.print_outcome(outcome)
+    console.print_outcome(outcome)
 
 
 _DEMO_FLAGS: Final = frozenset(
@@ -114,7 +114,7 @@ def _run_demo(flags: dict[str, Any]) -> None:
             flag = "--" + name.removesuffix("_s").replace("_", "-")
             raise BadInputError(f"{flag} needs --model and --dataset-path: the demo chooses its own settings")
 
-    from .. import report
+    from .. import console
     from ..demo_campaign import DemoRuns, demo_config, make_demo, run_demo
     from ..progress import open_progress
 
@@ -133,7 +133,7 @@ def _run_demo(flags: dict[str, Any]) -> None:
             precision=flags["precision"],
         )
         outcomes = list(run_demo(config, runs, progress))
-    report.print_campaign(outcomes, flags["output"])
+    console.print_campaign(outcomes, flags["output"])
 
 
 def _run_config(flags: dict[str, Any]) -> RunConfig:
@@ -270,7 +270,7 @@ def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **se
         **settings,
     )
 
-    from ..bench.report import print_bench
+    from ..bench.console import print_bench
     from ..bench.run import run_bench
     from ..progress import open_progress
 

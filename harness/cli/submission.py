@@ -65,7 +65,7 @@ def audit(test: ComplianceTest, scenario_dir: Path, verify_only: bool, quiet: bo
 
     Settings are those of that run. TEST01 also needs the accuracy run beside it. Exit status 1 if the test fails.
     """
-    from .. import report
+    from .. import console
     from ..progress import open_progress
     from ..submission import audit as submission_audit
 
@@ -74,7 +74,7 @@ def audit(test: ComplianceTest, scenario_dir: Path, verify_only: bool, quiet: bo
     else:
         with open_progress(quiet) as progress:
             outcome = submission_audit.audit(test, scenario_dir, progress)
-    report.print_audit(outcome)
+    console.print_audit(outcome)
     if not outcome.passed:
         raise CheckFailedError(f"{test} failed: see {outcome.folder}")
 
@@ -122,7 +122,7 @@ def check(
     tree: Path, round_name: str, submitter: str | None, originals: Path | None, rehearsal: bool, **_: Any
 ) -> None:
     """Check the submission in TREE (which holds closed/ or open/) by all rules. Exit status 1 if any is broken."""
-    from .. import report
+    from .. import console
     from ..submission.checks import CheckConfig, check_tree
     from ..submission.package import ORIGINALS
 
@@ -130,7 +130,7 @@ def check(
     if originals is None and beside.is_dir():
         originals = beside
     checked = check_tree(CheckConfig(tree.absolute(), round_name, submitter, originals, rehearsal))
-    report.print_check(checked)
+    console.print_check(checked)
     if not checked.passed:
         raise CheckFailedError(f"{tree}: {len(checked.findings)} findings against the rules of {round_name}")
 
@@ -218,7 +218,7 @@ def campaign(
     The same command line goes on where an earlier one was interrupted.
     """
     del debug  # read by `main`
-    from .. import report
+    from .. import console
     from ..doctor import DoctorConfig, examine
     from ..progress import open_progress
     from ..submission.campaign import Campaign, CampaignConfig, describe_steps
@@ -246,7 +246,7 @@ def campaign(
             return
         running.run_all(progress, click.echo)
     result = running.finish()
-    report.print_check(result.report)
+    console.print_check(result.report)
     click.echo(f"tree: {result.tree}")
     if not result.report.passed:
         raise CheckFailedError(f"{result.tree}: {len(result.report.findings)} findings")

@@ -8,9 +8,9 @@ import pytest
 from harness_support import run_record
 
 from harness.config import RunConfig
+from harness.console import print_campaign
 from harness.demo_campaign import DEMO_CONF, DemoRuns, run_demo
 from harness.progress import Quiet
-from harness.report import print_campaign
 
 
 def test_server_is_set_from_offline_and_the_table_tells_all(
