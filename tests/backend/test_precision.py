@@ -18,7 +18,6 @@ from backend import InferenceSession, MachineError, PlanError, plan_model
 from backend.graph.ir import Graph
 from backend.kernels.gemm_tile import UNROLL
 from backend.plan.precision import settle_precision
-from backend.reference import run_reference
 from backend.simd.element import BFLOAT16
 from backend.simd.isa import AVX2, AVX512, AVX512_BF16, NEON, NEON_BF16
 
