@@ -139,7 +139,7 @@ def _cpu() -> Iterator[Finding]:
     yield _scheduling()
     yield _throttling()
     yield _smt()
-    yield from _limits(len(cpus))
+    yield from _limits(len(cpus.order))
 
 
 def _scheduling() -> Finding:
