@@ -88,11 +88,16 @@ def open_executor(kernels: Kernels, plan: Plan, threads: int) -> Executor:
     if not runs_here(isa):
         raise MachineError(f"this plan is for ISA {isa.name!r}, which is {isa.architecture}'s: it cannot run here")
     best = plan.machine.best_isa
-    lacking = set(isa.extensions) - set(best.extensions if isa.name == best.name else ())
+    if isa.extensions and isa.name != best.name:
+        raise MachineError(
+            f"this plan is for ISA {isa.name!r} with {', '.join(isa.extensions)}; here that ISA is compiled without "
+            f"extensions, since {best.name!r} is the best: it cannot run here"
+        )
+    lacking = set(isa.extensions) - set(best.extensions)
     if lacking:
         raise MachineError(
-            f"this plan uses {', '.join(sorted(lacking))} of ISA {isa.name!r}, which this CPU lacks (it has "
-            f"{', '.join(best.extensions) or 'none'} of {best.name!r}): it cannot run here"
+            f"this plan is for a CPU with {', '.join(sorted(lacking))}, which this one lacks (it has "
+            f"{', '.join(best.extensions) or 'no extensions'}): it cannot run here"
         )
     if kernels == "neon":
         from .neon.executor import NeonExecutor

@@ -79,7 +79,11 @@ def _machine(where: str, values: Mapping[str, Any]) -> Machine:
     if "clusters" in values:
         named = replace(found, **{key: value for key, value in own.items() if key not in ("clusters", "cores")})
         own["clusters"] = _clusters(where, values["clusters"], named, here)
-        own.setdefault("cores", sum(len(cluster.cpus) for cluster in own["clusters"]))
+        usable = sum(len(cluster.cpus) for cluster in own["clusters"])
+        if own.setdefault("cores", usable) != usable:
+            raise MachineError(
+                f"{where}: cores is {own['cores']}, but {usable} CPUs of the clusters may be used: leave cores out"
+            )
     elif "cores" in values:
         own["clusters"] = ()
     return replace(

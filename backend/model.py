@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -112,7 +112,7 @@ def usable_threads(threads: int | None, machine: Machine) -> int:
     """How many threads a session would use; None: one for each CPU that the calling thread may use and that is no small
     core of a big.LITTLE machine. Raises: MachineError for too many."""
     if threads is None:
-        return machine.fast_cores
+        threads = machine.fast_cores
     if not 1 <= threads <= machine.cores:
         raise MachineError(
             f"threads={threads}, but this thread may run on {machine.cores} of the machine's CPUs (`pin` binds a "
@@ -167,11 +167,11 @@ class InferenceSession:
         )
         self._precision = self._plan.record.precision if precision == "auto" else precision
         self._kernels = resolve_kernels(kernels, self._plan.machine)
-        self._open(threads)
+        self._open(usable_threads(threads, self._plan.machine))
 
-    def _open(self, threads: int | None) -> None:
+    def _open(self, threads: int) -> None:
         """What no other session shares: memory for values, a team of threads."""
-        self._threads = usable_threads(threads, self._plan.machine)
+        self._threads = threads
         self._executor: Executor = open_executor(self._kernels, self._plan, self._threads)
         self._turn = threading.Lock()
         # What every call needs, made once: small networks take less time than finding it out anew.
@@ -180,14 +180,15 @@ class InferenceSession:
         self._output_names = [port.name for port in self._plan.outputs]
         self._output_dtypes = [np.dtype(port.dtype) for port in self._plan.outputs]
 
-    def sibling(self, threads: int | None = None) -> InferenceSession:
+    def sibling(self, threads: int) -> InferenceSession:
         """Another session of the same plan, to run beside this one: it reads the same packed weights.
 
-        It opens in milliseconds and owns only its arena. threads: as for the constructor. Raises: MachineError.
+        Nothing is read, planned or packed again, and it owns only its arena. threads: how many work on one inference,
+        at most as many as the calling thread has CPUs, which need not be those of this session. Raises: MachineError.
         """
         other = object.__new__(InferenceSession)
         other._plan, other._precision, other._kernels = self._plan, self._precision, self._kernels
-        other._open(threads)
+        other._open(usable_threads(threads, replace(self._plan.machine, cores=detect().cores)))
         return other
 
     @property

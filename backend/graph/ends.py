@@ -34,13 +34,14 @@ def quantized_ends(graph: Graph) -> QuantizedEnds | None:
     """Of a graph as `read_model` gives it; None if the model quantises nothing."""
     if not any(isinstance(op, Quantize) for op in graph.ops):
         return None
+    writers = {op.output: op for op in graph.ops}
     ranges: dict[str, tuple[float, float]] = {}
     for op in graph.ops:
-        if isinstance(op, Quantize) and op.x in graph.inputs and op.quantization.per_tensor:
+        source = _source(writers, op.x) if isinstance(op, Quantize) else ""
+        if isinstance(op, Quantize) and source in graph.inputs and op.quantization.per_tensor:
             limits, zero_point = np.iinfo(op.quantization.dtype), op.quantization.zero_point[0]
             low, high = ((limit - zero_point) * op.quantization.scale[0] for limit in (limits.min, limits.max))
-            ranges.setdefault(op.x, (float(low), float(high)))
-    writers = {op.output: op for op in graph.ops}
+            ranges.setdefault(source, (float(low), float(high)))
     steps: dict[str, float] = {}
     probabilities: set[str] = set()
     for name in graph.outputs:
@@ -52,6 +53,15 @@ def quantized_ends(graph: Graph) -> QuantizedEnds | None:
         if isinstance(_behind(writers, name, (Reshape, Transpose, Dequantize, Quantize)), Softmax):
             probabilities.add(name)
     return QuantizedEnds(graph.outputs, ranges, steps, frozenset(probabilities))
+
+
+def _source(writers: Mapping[str, Op], name: str) -> str:
+    """The value that another one is, moved about."""
+    writer = writers.get(name)
+    while isinstance(writer, (Reshape, Transpose)):
+        name = writer.x
+        writer = writers.get(name)
+    return name
 
 
 def _behind(writers: Mapping[str, Op], name: str, passed: tuple[type[_Passed], ...]) -> Op | None:

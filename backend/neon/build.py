@@ -66,6 +66,8 @@ FLAGS: Final = (
     "-fno-math-errno",
 )
 
+LINK: Final = ("-shared", "-lm")
+
 _CONSTANTS: Final = (
     "GEMM_UNITS",
     "PATCH_UNITS",
@@ -116,7 +118,7 @@ def build_library(features: frozenset[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            compile_sources(compiler, Path(scratch), wanted, Path(scratch) / library.name, ("-shared", "-lm"))
+            compile_sources(compiler, Path(scratch), wanted, Path(scratch) / library.name, LINK)
             (Path(scratch) / library.name).replace(library)
     except OSError as error:
         raise MachineError(
@@ -174,7 +176,8 @@ def _compiler() -> list[str]:
 
 def _digest(compiler: list[str], features: list[str]) -> str:
     digest = hashlib.sha256(step_header().encode())
-    for part in (*compiler, _run([*compiler, "--version"]), *FLAGS, *features):
+    told = (repr(table) for table in (SOURCES, FEATURE_SOURCES, FEATURE_FLAGS, BASELINE, LINK))
+    for part in (*compiler, _run([*compiler, "--version"]), *FLAGS, *features, *told):
         digest.update(part.encode() + b"\0")
     for path in sorted(_SOURCES.glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

@@ -111,9 +111,10 @@ class Buffers:
         """
         buffer = aligned_zeros(self._weights_size)
         places = buffer.view(np.uint8)
-        self._weights.reverse()
-        while self._weights:  # an array's memory is let go of at once: the peak is little more than one copy
-            offset, array = self._weights.pop()
+        waiting = self._weights[::-1]
+        del self._weights
+        while waiting:  # an array's memory is let go of at once: the peak is little more than one copy
+            offset, array = waiting.pop()
             places[4 * offset : 4 * offset + array.size] = array
         return buffer
 

@@ -10,23 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..graph.ir import Conv, Dense, Graph, Op, reads
+from ..graph.ir import Conv, Dense, Graph, Op, Shape, reads
 from ..machine import Machine
 from ..simd.element import UINT8
 from . import winograd
-from .blocking import L3_BYTES_PER_CYCLE, direct_cycles
+from .blocking import L3_BYTES_PER_CYCLE, choose_tiles, direct_cycles
 from .layout import Layout
 
 _MEMORY_BYTES_PER_CYCLE: Final = 2
 """What a core gets of activations, which are not prefetched, while all cores work; roughly a server's."""
 
-_CHUNKS: Final = (1, 4, 8)
-"""Images at a time that are tried, beside the whole batch of networks that are not quantised.
+_REREAD_BYTES_PER_CYCLE: Final = 8
+"""What a core gets of a picture of bytes that each panel reads from L3 again: its rows are a few cache lines, too short
+for the hardware's prefetcher. Fitted to ResNet50's 7 pixel layers, int8, with 8 and with 32 images (Cascade Lake at 2.5
+GHz); of float32 no such cost was seen."""
 
-Their Winograd layers share weights among more images (ResNet50's 7 pixel ones gain 1.1x from 8 to 32). Bytes only lose:
-a row of a picture is a few cache lines, too short for the hardware's prefetcher when it comes from L3 panel after
-panel (the 7 pixel layers take 1.08 times as long with 32 as with 8).
-"""
+_CHUNKS: Final = (1, 4, 8)
+"""Images at a time that are tried, beside the whole batch."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
 
     A cut costs the next op's activations from memory: what crosses it was written for the whole batch.
     """
-    chunks = [chunk for chunk in _CHUNKS if chunk < max_batch]
-    if max_batch <= _CHUNKS[-1] or not _is_quantised(graph, layouts):
-        chunks.append(max_batch)
+    chunks = [*(chunk for chunk in _CHUNKS if chunk < max_batch), max_batch]
     # For each chunk of the latest op: (cycles per image so far, where its segment and those before it begin).
     best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ((0, chunk),)) for chunk in chunks]
     for index, op in enumerate(graph.ops):
@@ -66,10 +64,6 @@ def choose_segments(graph: Graph, layouts: dict[str, Layout], machine: Machine, 
     return tuple(Segment(first, last, chunk) for (first, chunk), last in zip(cuts, ends, strict=True))
 
 
-def _is_quantised(graph: Graph, layouts: dict[str, Layout]) -> bool:
-    return any(isinstance(op, Conv) and layouts[op.x].element == UINT8 for op in graph.ops)
-
-
 def _computing(graph: Graph, layouts: dict[str, Layout], machine: Machine, op: Op, chunk: int) -> float:
     """Estimated cycles of one core for `chunk` units of batch at once, by the algorithm that will be chosen."""
     if not isinstance(op, (Conv, Dense)):
@@ -79,7 +73,22 @@ def _computing(graph: Graph, layouts: dict[str, Layout], machine: Machine, op: O
         form = winograd.chosen_form(machine, op, weight.shape, layouts[op.x], y, chunk)
         if form is not None:
             return form.cycles
-    return direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.size, layouts[op.x].element)
+    cycles = direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.size, layouts[op.x].element)
+    return cycles + _rereading(machine, op, weight.shape, layouts[op.x], y, chunk)
+
+
+def _rereading(machine: Machine, op: Conv | Dense, weight: Shape, x: Layout, y: Layout, chunk: int) -> float:
+    """Estimated cycles to read a picture of bytes once more for each panel, where neither it nor the weights stay in
+    L2."""
+    if x.element != UINT8 or isinstance(op, Dense):
+        return 0.0
+    out_c, in_c, kernel_h, kernel_w = weight
+    read_bytes = chunk * y.images * min(x.image_bytes, y.h * y.w * kernel_h * kernel_w * in_c)
+    if min(read_bytes, out_c * in_c * kernel_h * kernel_w) <= machine.l2_bytes // 2:
+        return 0.0
+    words = kernel_h * kernel_w * -(-in_c // x.element.per_word)
+    runs = choose_tiles(machine.isa, chunk * y.images * y.h * y.w, -(-out_c // machine.isa.lanes), words)
+    return sum(panels for _, panels in runs) * read_bytes / _REREAD_BYTES_PER_CYCLE
 
 
 def _waiting(machine: Machine, held_bytes: int) -> float:

@@ -11,9 +11,9 @@ instruction, give the same bits, but for this: the instruction takes denormals f
 
 Arm's BFDOT first adds the two products to each other, then to the sum. Arm, "Architecture Reference Manual" (DDI 0487),
 BFDOT: both additions round to odd, which errs by less than a unit in the last place where rounding to nearest errs by
-half of one, and denormals are zeros throughout. Half as many roundings on a product's way, each at most twice as large:
-the bound of a sum of products is that of a chain of multiply-adds, the bits are others. (That is FPCR.EBF = 0, which
-Linux leaves; BFMMLA, which the C library uses, is two BFDOTs one after the other.)
+half of one, and denormals are zeros throughout. On a product's way are the rounding of its pair and one for each pair,
+each at most twice as large: for P pairs the bound is that of a chain of 2 P + 2 multiply-adds, and the bits are others.
+(That is FPCR.EBF = 0, which Linux leaves; BFMMLA, which the C library uses, is two BFDOTs one after the other.)
 
 Bytes, unsigned in x and signed in w, have sums of int32, which are exact: `integers.byte_dots`. Their depth comes in
 whole words, filled up with weights of zero.

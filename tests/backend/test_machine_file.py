@@ -75,6 +75,13 @@ def test_clusters_of_this_machine_are_of_cpus_that_may_be_used(tmp_path: Path) -
     assert (found.cores, found.fast_cores) == (1, 1)
 
 
+def test_a_number_of_cores_that_the_clusters_have_not_is_refused(tmp_path: Path) -> None:
+    text = "isa = 'neon'\ncores = 2\n" if detect().isa.architecture == "x86_64" else "isa = 'avx2'\ncores = 2\n"
+    clusters = "[[clusters]]\ncpus = [0, 1, 2, 3]\ncapacity = 9\n"
+    with pytest.raises(MachineError, match="cores is 2, but 4 CPUs of the clusters may be used"):
+        read_machine(write(tmp_path, text + clusters))
+
+
 def test_what_is_left_out_is_detected(tmp_path: Path) -> None:
     here = detect()
     found = read_machine(write(tmp_path, "l2_bytes = 4096\n"))
@@ -131,5 +138,5 @@ def test_extensions_that_this_cpu_lacks_can_be_planned_for_but_not_run(tmp_path:
         pytest.skip("this CPU has them all")
     other = write(tmp_path, f"isa = '{here.isa.name}'\nextensions = ['{missing[0]}']\n")
     assert plan_model(MODEL, machine=other).machine.isa.extensions == (missing[0],)
-    with pytest.raises(MachineError, match=f"uses {missing[0]} of ISA .*: it cannot run here"):
+    with pytest.raises(MachineError, match=f"a CPU with {missing[0]}, which this one lacks .*: it cannot run here"):
         InferenceSession(MODEL, machine=other, threads=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -176,13 +177,33 @@ def test_two_threads_give_the_bits_of_one() -> None:
         )
 
 
+def test_a_sibling_has_the_cpus_of_the_thread_that_makes_it() -> None:
+    first = InferenceSession(PROTO, threads=1)
+    cpus = len(os.sched_getaffinity(0))
+    with pytest.raises(MachineError, match=f"threads={cpus + 1}, but this thread may run on {cpus} "):
+        first.sibling(cpus + 1)
+    refused: list[str] = []
+
+    def on_one_cpu() -> None:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        assert first.sibling(1).threads == 1
+        with pytest.raises(MachineError) as error:
+            first.sibling(2)
+        refused.append(str(error.value))
+
+    worker = threading.Thread(target=on_one_cpu)
+    worker.start()
+    worker.join()
+    assert refused and refused[0].startswith("threads=2, but this thread may run on 1 ")
+
+
 def test_siblings_read_the_same_weights_and_own_the_rest() -> None:
     first = InferenceSession(PROTO, threads=1, max_batch=3)
     before = first.run(None, {"image": images(3)})[0]
-    second = first.sibling()
+    second = first.sibling(1)
     assert second.plan() is first.plan()
     assert (second.kernels, second.precision) == (first.kernels, first.precision)
-    second.run(None, {"image": images(3) + 1})
+    assert second.run(None, {"image": images(3) + 1})[0].tobytes() != before.tobytes()
     assert first.run(None, {"image": images(3)})[0].tobytes() == before.tobytes()
     assert second.run(None, {"image": images(3)})[0].tobytes() == before.tobytes()
 
@@ -195,19 +216,21 @@ def test_two_sessions_run_at_the_same_time(threads: int, siblings: bool) -> None
     first = InferenceSession(PROTO, threads=threads, max_batch=2)
     second = first.sibling(threads) if siblings else InferenceSession(PROTO, threads=threads, max_batch=2)
     sessions = [first, second]
-    expected = sessions[0].run(None, {"image": images(2)})[0].tobytes()
+    inputs = [{"image": images(2) + which} for which in range(2)]  # not alike: sessions that share memory would show it
+    expected = [sessions[0].run(None, inputs[which])[0].tobytes() for which in range(2)]
     answers: list[list[bytes]] = [[], []]
 
     def work(which: int) -> None:
         for _ in range(50):
-            answers[which].append(sessions[which].run(None, {"image": images(2)})[0].tobytes())
+            answers[which].append(sessions[which].run(None, inputs[which])[0].tobytes())
 
     workers = [threading.Thread(target=work, args=(which,)) for which in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert answers == [[expected] * 50] * 2
+    assert expected[0] != expected[1]
+    assert answers == [[answer] * 50 for answer in expected]
 
 
 def test_callers_from_several_threads_take_turns() -> None:

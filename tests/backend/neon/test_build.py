@@ -62,7 +62,9 @@ def test_compiler_flags_and_features_are_part_of_the_key(monkeypatch: pytest.Mon
     keys.add(build._digest([_COMPILER, "-g"], []))
     monkeypatch.setattr(build, "FLAGS", ("-O1",))
     keys.add(build._digest([_COMPILER], []))
-    assert len(keys) == 5
+    monkeypatch.setattr(build, "FEATURE_FLAGS", {**build.FEATURE_FLAGS, "bf16": "-march=armv8.6-a"})
+    keys.add(build._digest([_COMPILER], []))
+    assert len(keys) == 6
 
 
 def test_every_feature_is_a_flag_of_the_isa() -> None:
