@@ -153,9 +153,7 @@ def _add_input(builder: GraphBuilder, info: onnx.ValueInfoProto) -> str:
     tensor = info.type.tensor_type
     if tensor.elem_type != onnx.TensorProto.FLOAT:
         bytes_ = tensor.elem_type in (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
-        advice = (
-            ": give a quantised model a float32 input with QuantizeLinear behind it, which costs no step of its own"
-        )
+        advice = ": a model that is quantised needs a float32 input with QuantizeLinear behind it"
         raise ModelError(
             f"input {info.name!r} has element type {_type_name(tensor.elem_type)}; only FLOAT is supported"
             + (advice if bytes_ else "")
@@ -194,15 +192,18 @@ def _refuse_unsupported(graph: onnx.GraphProto) -> None:
         if node.domain not in ("", "ai.onnx"):
             refused.setdefault(f"{node.domain}.{node.op_type}", _node_name(node))
         elif node.op_type not in OPERATORS and node.op_type not in FOLDERS:
-            refused.setdefault(node.op_type, _node_name(node))
-    if refused:
-        found = ", ".join(f"{op_type} (node {name!r})" for op_type, name in refused.items())
-        if any(op_type.rpartition(".")[2].startswith(_INTEGER_OPS) for op_type in refused):
-            raise ModelError(
-                f"unsupported op {found}; a quantised model states its integers by QuantizeLinear and DequantizeLinear "
-                "around float32 ops: quantise the float32 model again, in QDQ format"
-            )
-        raise ModelError(f"unsupported op {found}; supported: {', '.join(sorted(OPERATORS.keys() | FOLDERS.keys()))}")
+            refused.setdefault(f"{node.op_type}", _node_name(node))  # bytes, in a damaged file
+    if not refused:
+        return
+    found = ", ".join(f"{op_type} (node {name!r})" for op_type, name in refused.items())
+    integers = [op_type for op_type in refused if op_type.rpartition(".")[2].startswith(_INTEGER_OPS)]
+    advice = (
+        "; a quantised model states its integers by QuantizeLinear and DequantizeLinear around float32 ops: quantise "
+        "the float32 model again, in QDQ format"
+    )
+    supported = f"; supported: {', '.join(sorted(OPERATORS.keys() | FOLDERS.keys()))}"
+    others = len(integers) < len(refused)
+    raise ModelError(f"unsupported op {found}{advice if integers else ''}{supported if others else ''}")
 
 
 def _check_schema(node: onnx.NodeProto, context: checker.C.CheckerContext) -> None:
