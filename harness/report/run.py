@@ -63,7 +63,10 @@ def as_csv(runs: Sequence[Run]) -> str:
     """One row per run; lists are joined by semicolons, absent values are empty, texts like formulas get a leading '."""
     rows = [_row(run) for run in runs]
     written = io.StringIO()
-    writer = csv.DictWriter(written, list(rows[0]) if rows else ["run"], lineterminator="\n")
+    # Texts in quotes: without them a carriage return in a name would be written as it is, and end the row.
+    writer = csv.DictWriter(
+        written, list(rows[0]) if rows else ["run"], lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+    )
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return written.getvalue()

@@ -66,7 +66,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, official_runs: Path) -> Path:
     """Runs of all scenarios, one of them twice, runs with hostile names, and a bench with layers."""
     folder = tmp_path_factory.mktemp("page")
     hostile_runs(official_runs / "SingleStream", folder / "hostile")
-    (folder / "bench.json").write_text(json.dumps(bench_json(HOSTILE)))
+    (folder / "bench.json").write_text(json.dumps(bench_json(folder, HOSTILE)))
     make_report([official_runs, folder / "hostile", folder / "bench.json"], folder / "out")
     return folder / "out/report.html"
 
