@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ..figures import figures
 from .records import Comparison, Distribution, Latency, Layer, Quantity, Roofline, Run
 
 SERIES: Final = ("series-1", "series-2", "series-3", "series-4", "series-5", "series-6")
@@ -100,8 +101,8 @@ def distribution_plots(run: Run) -> tuple[Plot, ...]:
     what = f"{'latency of a query' if times.of == 'query' else 'time of a batch'}, ms"
     low_ms, high_ms = times.edges_ms[0], times.edges_ms[-1]
     said = (
-        f"{sum(times.counts)} {'queries' if times.of == 'query' else 'batches'} from {low_ms:.4g} to {high_ms:.4g} ms. "
-        + " ".join(f"{mark.text}." for mark in marks)
+        f"{sum(times.counts)} {'queries' if times.of == 'query' else 'batches'} from {figures(low_ms)} to "
+        f"{figures(high_ms)} ms. " + " ".join(f"{mark.text}." for mark in marks)
     )
     with _axes(f"run-{run.number}-histogram") as drawn:
         axes = drawn.axes
@@ -210,10 +211,10 @@ def roofline_plot(name: str, title: str, roofline: Roofline, operations: str) ->
         _label_log(axes.yaxis, *axes.get_ylim())
     return drawn.plot(
         title,
-        f"Roofline of {len(computing)} layers: peak {roofline.peak_gflops:.4g} {operations}, bandwidth "
-        f"{roofline.bandwidth_gb_s:.4g} GB/s. The table beneath has every layer.",
+        f"Roofline of {len(computing)} layers: peak {figures(roofline.peak_gflops)} {operations}, bandwidth "
+        f"{figures(roofline.bandwidth_gb_s)} GB/s. The table beneath has every layer.",
         (
-            Key("ink", f"roof: {roofline.peak_gflops:.4g} {operations}, {roofline.bandwidth_gb_s:.3g} GB/s"),
+            Key("ink", f"roof: {figures(roofline.peak_gflops)} {operations}, {figures(roofline.bandwidth_gb_s)} GB/s"),
             *(Key(colours[family], family, line=False) for family in families[:_MOST_SERIES]),
         ),
     )
@@ -230,14 +231,14 @@ class _Mark:
 def _marks(latency: Latency, times: Distribution) -> Iterator[_Mark]:
     of = f"{100 * latency.percentile:g}th percentile"
     if latency.percentile_ms is not None:
-        yield _Mark(latency.percentile_ms, "series-2", f"{of}, LoadGen: {latency.percentile_ms:.4g} ms", True)
+        yield _Mark(latency.percentile_ms, "series-2", f"{of}, LoadGen: {figures(latency.percentile_ms)} ms", True)
     if latency.early_stopping_ms is not None:
-        text = f"{of}, early stopping's estimate: {latency.early_stopping_ms:.4g} ms"
+        text = f"{of}, early stopping's estimate: {figures(latency.early_stopping_ms)} ms"
         yield _Mark(latency.early_stopping_ms, "series-3", text, True)
     if latency.bound_ms is not None:
         drawn = latency.bound_ms < _WITHIN * times.edges_ms[-1]
         beyond = "" if drawn else " (beyond this plot)"
-        yield _Mark(latency.bound_ms, "series-4", f"bound: {latency.bound_ms:.4g} ms{beyond}", drawn)
+        yield _Mark(latency.bound_ms, "series-4", f"bound: {figures(latency.bound_ms)} ms{beyond}", drawn)
 
 
 def _bars(times: Distribution) -> tuple[list[float], npt.NDArray[np.float64]]:
@@ -302,8 +303,8 @@ def _interval_plot(name: str, title: str, rows: Sequence[tuple[str, Quantity]], 
 
 def _told(value: Quantity) -> str:
     interval = value.interval
-    between = "" if interval is None else f" ({interval.low:.4g} to {interval.high:.4g})"
-    return f"{value.value:.4g} {value.unit}".strip() + between
+    between = "" if interval is None else f" ({figures(interval.low)} to {figures(interval.high)})"
+    return f"{figures(value.value)} {value.unit}".strip() + between
 
 
 def _label_log(axis: mpl.axis.Axis, low: float, high: float) -> None:
