@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..figures import figures
 from .records import Comparison, Distribution, Latency, Layer, Quantity, Roofline, Run
@@ -62,6 +62,8 @@ _STYLE: Final = {
 _SIZE_INCHES: Final = (5.0, 2.9)
 _ROW_INCHES: Final = 0.3
 _FEWEST_BARS, _MOST_BARS = 10, 60
+_MOST_TICKS: Final = 5
+"""Of a linear axis: numbers of seven characters still have room between them."""
 _LINEAR_SPAN: Final = 3.0
 _WITHIN: Final = 30.0
 """A latency bound so many times beyond the slowest query is told in words, not drawn."""
@@ -292,6 +294,7 @@ def _interval_plot(name: str, title: str, rows: Sequence[tuple[str, Quantity]], 
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
         unit = f", {rows[0][1].unit}" if rows[0][1].unit else ""
         axes.set_xlabel(f"{rows[0][1].name}{unit} ({rows[0][1].better} is better)")
     return drawn.plot(
@@ -321,8 +324,8 @@ def _compared_runs(comparison: Comparison, runs: Sequence[Run]) -> list[Run]:
 
 
 def _family(layer: Layer) -> str:
-    """A kernel without its tile: conv_gemm of conv_gemm_12x2."""
-    return re.sub(r"_\d+x\d+$", "", layer.kernel)
+    """A kernel, or several in one pass, without tiles: conv_gemm of conv_gemm_12x2, conv_gemm_u8 of ..._12x2_u8."""
+    return " + ".join(re.sub(r"_\d+x\d+(?=(_[a-z]+\d+)?$)", "", one) for one in layer.kernel.split(" + "))
 
 
 def _seconds(layers: Sequence[Layer], family: str) -> float:

@@ -34,11 +34,14 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory, official_runs: Path) -> Path:
-    """Runs of all scenarios, one of them twice, runs with hostile names, and a bench with layers."""
+    """Runs of all scenarios, one of them twice, runs with hostile names, and benches with layers."""
     folder = tmp_path_factory.mktemp("page")
     hostile_runs(official_runs / "SingleStream", folder / "hostile")
     (folder / "bench.json").write_text(json.dumps(bench_json(folder, HOSTILE)))
-    make_report([official_runs, folder / "hostile", folder / "bench.json"], folder / "out")
+    alone = bench_json(folder, precision="int8")
+    alone["rows"][0]["ratios"]["onnxruntime"]["ours_to_peer"] = [0.01931]  # long numbers at the ticks around it
+    (folder / "alone.json").write_text(json.dumps(alone))
+    make_report([official_runs, *(folder / name for name in ("hostile", "bench.json", "alone.json"))], folder / "out")
     return folder / "out/report.html"
 
 
@@ -80,8 +83,8 @@ def test_it_renders(shown: Shown, page: Path, official_runs: Path) -> None:
         if '"key": "result_validity", "value": "VALID"' in log.read_text()
     ]
     # Two of each performance run (three in each scenario, and three with hostile names), two of the comparison of each
-    # scenario whose runs are VALID, the bench's ratios and its roofline.
-    assert len(boxes) == 2 * 15 + 2 * len(valid) + 2
+    # scenario whose runs are VALID, ratios and roofline of each bench.
+    assert len(boxes) == 2 * 15 + 2 * len(valid) + 2 * 2
     assert all(250 < box_width <= shown.width and box_height > 60 for box_width, box_height in boxes)
     root = "document.documentElement"
     assert shown.page.evaluate(f"{root}.scrollWidth") <= shown.width, "nothing sticks out at the side"
@@ -97,6 +100,17 @@ def test_no_text_of_a_plot_is_cut_off_or_tiny(shown: Shown) -> None:
         }).map(text => text.textContent)"""
     )
     assert outside == []
+
+
+def test_no_texts_of_an_axis_overlap(shown: Shown) -> None:
+    overlapping = shown.page.evaluate(
+        """() => [...document.querySelectorAll("svg.plot g[id$='axis_1']")].flatMap(axis => {
+            const boxes = [...axis.querySelectorAll("g[id*=xtick] text")]
+                .map(text => [text.getBoundingClientRect(), text.textContent]).sort((a, b) => a[0].left - b[0].left);
+            return boxes.slice(1).filter(([box], index) => box.left < boxes[index][0].right).map(([, text]) => text);
+        })"""
+    )
+    assert overlapping == []
 
 
 def test_text_stands_out_from_its_background(shown: Shown) -> None:
