@@ -462,7 +462,7 @@ def test_an_older_run_without_distribution_is_told(command: Command, official_ru
 def broken(folder: Path) -> Iterator[tuple[str, str]]:
     """Breaks a run's files one after the other; yields the file that the error has to name, and some of its words."""
 
-    def changed(name: str, text: str, words: str) -> Iterator[tuple[str, str]]:
+    def with_text(name: str, text: str, words: str) -> Iterator[tuple[str, str]]:
         path = folder / name
         before = path.read_bytes()
         path.write_text(text)
@@ -475,17 +475,26 @@ def broken(folder: Path) -> Iterator[tuple[str, str]]:
         yield name, "is missing"
         (folder / "aside").rename(folder / name)
     detail = (folder / "mlperf_log_detail.txt").read_text()
-    yield from changed("mlperf_log_detail.txt", detail[: len(detail) // 2], "torn record")
-    yield from changed("mlperf_log_detail.txt", "".join(detail.splitlines(True)[:-1]), "cut off")
-    yield from changed("run.json", "{", "damaged")
-    yield from changed("run.json", "[]", "damaged")
-    yield from changed("run.json", json.dumps({**record, "format": 99}), "format 99")
-    yield from changed("run.json", json.dumps({**record, "status": "splendid"}), "damaged")
-    yield from changed("run.json", json.dumps({**record, "config": None}), "damaged")
-    yield from changed("run.json", json.dumps({k: v for k, v in record.items() if k != "settings"}), "damaged")
-    yield from changed("timings.json", "", "damaged")
-    yield from changed("timings.json", '{"format": 7}', "format 7")
-    yield from changed(
+    yield from with_text("mlperf_log_detail.txt", detail[: len(detail) // 2], "torn record")
+    yield from with_text("mlperf_log_detail.txt", "".join(detail.splitlines(True)[:-1]), "cut off")
+    strange = ':::MLLOG {"key": "a key", "value": 1, "metadata": null}\n'
+    yield from with_text("mlperf_log_detail.txt", strange + detail, "not a LoadGen record")
+    latency = '"result_90.00_percentile_latency_ns", "value": '
+    no_number = detail.replace(latency, f"{latency}-")
+    assert no_number != detail
+    yield from with_text("mlperf_log_detail.txt", no_number, "damaged")
+    settings = {**record["settings"]["effective"], "single_stream_target_latency_percentile": 0}
+    no_share = {**record, "settings": {**record["settings"], "effective": settings}}
+    yield from with_text("run.json", json.dumps(no_share), "the percentile of SingleStream is 0")
+    yield from with_text("run.json", "{", "damaged")
+    yield from with_text("run.json", "[]", "damaged")
+    yield from with_text("run.json", json.dumps({**record, "format": 99}), "format 99")
+    yield from with_text("run.json", json.dumps({**record, "status": "splendid"}), "damaged")
+    yield from with_text("run.json", json.dumps({**record, "config": None}), "damaged")
+    yield from with_text("run.json", json.dumps({k: v for k, v in record.items() if k != "settings"}), "damaged")
+    yield from with_text("timings.json", "", "damaged")
+    yield from with_text("timings.json", '{"format": 7}', "format 7")
+    yield from with_text(
         "timings.json",
         '{"format": 1, "shortest_ns": 1, "growth": 1.01, "response": {"first_bucket": 1, "counts": [-1, 9]}}',
         "damaged",
