@@ -29,6 +29,8 @@ IMAGENET_CLASS_COUNT: Final = 1000
 """Labels are 0..999 in all profiles."""
 
 DEFAULT_OUTPUT: Final = Path("reports/runs")
+TUNING_NAME: Final = "tuning"
+"""`RunConfig.name` of the short runs by which loads are tuned: no results."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 from . import early_stopping
 from .config import Mode, Scenario
+from .figures import figures
 from .settings import MS_PER_S
 from .timings import Durations
 
@@ -92,9 +93,9 @@ def line(goal: Goal, seen: Seen, told: Forecast) -> str:
     if seen.elapsed_s > 0:
         parts.append(f"{seen.completed / seen.elapsed_s:.1f}/s")
     if seen.responses.count > 0 and goal.scenario != "Offline" and goal.mode == "performance":
-        bound = "" if goal.bound_s is None else f" of {goal.bound_s * MS_PER_S:g} ms"
+        bound = "" if goal.bound_s is None else f" of {figures(goal.bound_s * MS_PER_S)} ms"
         quantile_ms = seen.responses.quantile_s(goal.percentile) * MS_PER_S
-        parts.append(f"p{100 * goal.percentile:g} {quantile_ms:.3g} ms{bound}")
+        parts.append(f"p{100 * goal.percentile:g} {figures(quantile_ms)} ms{bound}")
     parts.append(f"{seen.elapsed_s:.0f} s")
     if told.left_s is not None:
         parts.append(f"{as_clock(told.left_s)} left")

@@ -185,4 +185,8 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
             entry = json.loads(line.removeprefix(_MARKER))
         except json.JSONDecodeError as error:
             raise RunFailedError(f"{path}:{number}: torn record ({error.msg})") from error
+        if not (
+            isinstance(entry, dict) and {"key", "value"} <= entry.keys() and isinstance(entry.get("metadata"), dict)
+        ):
+            raise RunFailedError(f"{path}:{number}: not a LoadGen record: {line[:60]!r}")
         yield entry

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from ..errors import BadInputError
 from .options import PATH, common_options
+
+_EXTRA: Final = ("jinja2", "matplotlib", "scipy")
+"""What the extra `report` brings, by the names of imports."""
 
 
 @click.command()
@@ -24,6 +27,8 @@ def report(paths: tuple[Path, ...], output: Path, **_: Any) -> None:
     try:
         from ..report.run import CSV, JSON, PAGE, make_report
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise  # a fault of the installation, which no extra mends
         raise BadInputError(f"report needs {error.name}: pip install 'loadgen-numba[report]'") from error
 
     made = make_report(paths, output)

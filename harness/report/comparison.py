@@ -9,23 +9,39 @@ from typing import Final
 from ..config import SCENARIOS
 from ..settings import applies_to
 from . import intervals
-from .records import BackendMean, Comparison, Interval, Quantity, Run, RunRatio
+from .records import BackendMean, Comparison, Interval, NotCompared, Quantity, Run, RunRatio
 
 _SHAPING: Final = ("backend", "model", "precision")
 
 
-def compare(runs: Sequence[Run]) -> tuple[Comparison, ...]:
-    """By scenario, those with at least two finished performance runs; the first of a scenario is its baseline.
+def compare(runs: Sequence[Run]) -> tuple[tuple[Comparison, ...], tuple[NotCompared, ...]]:
+    """By scenario, those with at least two VALID performance runs; the first of a scenario is its baseline.
 
-    Compliance tests and searches are no results and are left out.
+    Compliance tests and searches are no results and are left out. Other runs that might be looked for in a comparison
+    are named with why they are in none, where their scenario has several.
     """
-    comparisons = []
+    comparisons: list[Comparison] = []
+    left_out: list[NotCompared] = []
     for scenario in SCENARIOS:
-        found = [run for run in runs if run.scenario == scenario and run.mode == "performance" and run.compared]
+        candidates = [run for run in runs if run.scenario == scenario and run.mode in ("performance", "tuning")]
+        why_not = {run.number: _why_not(run) for run in candidates}
+        if len(candidates) > 1:
+            left_out += [NotCompared(number, why) for number, why in why_not.items() if why is not None]
+        found = [run for run in candidates if why_not[run.number] is None]
         if len(found) > 1:
             ratios = tuple(_ratio(run, found[0]) for run in found[1:])
             comparisons.append(Comparison(scenario, ratios, _backends(found)))
-    return tuple(comparisons)
+    return tuple(comparisons), tuple(left_out)
+
+
+def _why_not(run: Run) -> str | None:
+    if run.mode == "tuning":
+        return "a short run, made to tune a load"
+    if run.status != "finished":
+        return run.status
+    if run.verdict != "VALID":
+        return run.verdict or "without a verdict"
+    return "without a result" if run.compared is None else None
 
 
 def _ratio(run: Run, baseline: Run) -> RunRatio:
@@ -46,9 +62,11 @@ def _interval(run: Run) -> Interval | None:
     assert run.compared is not None
     if run.scenario == "Offline":
         return intervals.of_throughput(run.compared.value, run.distribution, intervals.EACH_OF_TWO)
-    if run.latency is None:
+    if run.scenario == "Server" or run.latency is None:
         return None
-    return intervals.of_latency(run.latency, run.distribution, intervals.EACH_OF_TWO)
+    return intervals.of_latency(
+        run.latency.percentile, run.latency.percentile_ms, run.distribution, intervals.EACH_OF_TWO
+    )
 
 
 def _differences(run: Run, baseline: Run) -> tuple[str, ...]:
@@ -74,28 +92,33 @@ def _differences(run: Run, baseline: Run) -> tuple[str, ...]:
 
 
 def _backends(runs: Sequence[Run]) -> tuple[BackendMean, ...]:
-    groups: dict[tuple[str | None, ...], list[Run]] = {}
+    groups: list[list[Run]] = []
     for run in runs:
-        groups.setdefault((run.backend, run.model, run.precision), []).append(run)
-    baseline = [run.compared.value for run in next(iter(groups.values())) if run.compared]
-    means: list[BackendMean] = []
-    for members in groups.values():
-        compared = members[0].compared
-        assert compared is not None
-        values = [run.compared.value for run in members if run.compared]
-        mean = Quantity(
-            compared.name, statistics.fmean(values), compared.unit, compared.better, intervals.of_mean(values)
-        )
-        first = not means
-        means.append(
-            BackendMean(
-                backend=members[0].backend,
-                model=members[0].model,
-                precision=members[0].precision,
-                runs=tuple(run.number for run in members),
-                mean=mean,
-                ratio=1.0 if first else statistics.geometric_mean(values) / statistics.geometric_mean(baseline),
-                ratio_interval=None if first else intervals.of_ratio_of_means(values, baseline),
-            )
-        )
-    return tuple(means)
+        repeated = next((group for group in groups if not _differences(run, group[0])), None)
+        if repeated is None:
+            groups.append([run])
+        else:
+            repeated.append(run)
+    baseline = _values(groups[0])
+    return tuple(_mean(group, baseline, groups[0][0]) for group in groups)
+
+
+def _mean(repeats: Sequence[Run], baseline: Sequence[float], first: Run) -> BackendMean:
+    one, values = repeats[0], _values(repeats)
+    assert one.compared is not None
+    name, unit, better = one.compared.name, one.compared.unit, one.compared.better
+    mean = statistics.geometric_mean(values)
+    return BackendMean(
+        backend=one.backend,
+        model=one.model,
+        precision=one.precision,
+        runs=tuple(run.number for run in repeats),
+        mean=Quantity(name, mean, unit, better, intervals.of_geometric_mean(values)),
+        ratio=1.0 if one is first else mean / statistics.geometric_mean(baseline),
+        ratio_interval=None if one is first else intervals.of_ratio_of_means(values, baseline),
+        differences=_differences(one, first),
+    )
+
+
+def _values(runs: Sequence[Run]) -> list[float]:
+    return [run.compared.value for run in runs if run.compared is not None]

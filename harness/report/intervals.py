@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from .records import Distribution, Interval, Latency
+from .records import Distribution, Interval
 
 CONFIDENCE: Final = 0.95
 EACH_OF_TWO: Final = 1 - (1 - CONFIDENCE) / 2
@@ -24,7 +24,7 @@ EACH_OF_TWO: Final = 1 - (1 - CONFIDENCE) / 2
 ORDER_STATISTICS: Final = "order statistics"
 BATCH_TIMES: Final = "batch times"
 TWO_RUNS: Final = "both intervals"
-STUDENT: Final = "Student's t"
+STUDENT: Final = "Student's t of logarithms"
 WELCH: Final = "Welch's t of logarithms"
 ROUNDS: Final = "order statistics of rounds"
 
@@ -38,8 +38,8 @@ METHODS: Final[Mapping[str, str]] = {
     "times, if batches are independent. Of this run alone.",
     TWO_RUNS: "Ratio of two runs: from the lowest over the highest to the highest over the lowest end of intervals "
     "that hold with 97.5 % each, so that both hold with at least 95 % (Bonferroni). Wide rather than wrong.",
-    STUDENT: "Over the mean of repeated runs, Student's t with one degree of freedom less than there are runs. It "
-    "includes what differs from run to run.",
+    STUDENT: "Of the geometric mean of repeated runs, Student's t on logarithms with one degree of freedom less than "
+    "there are runs. It includes what differs from run to run.",
     WELCH: "Ratio of the geometric means of repeated runs, Welch's t on logarithms: each backend has a spread of its "
     "own.",
     ROUNDS: "Of a median over rounds of a bench, by order statistics; for a ratio over pairs of one round, so that "
@@ -75,10 +75,12 @@ def of_distribution(distribution: Distribution | None, share: float, confidence:
     return Interval(distribution.edges_ms[low], distribution.edges_ms[high + 1], confidence, ORDER_STATISTICS)
 
 
-def of_latency(latency: Latency, times: Distribution | None, confidence: float = CONFIDENCE) -> Interval | None:
-    """Of the percentile that counts, ms; None where the harness's clock and LoadGen's do not agree on it."""
-    found = of_distribution(times, latency.percentile, confidence)
-    if found is None or latency.percentile_ms is None or not found.low <= latency.percentile_ms <= found.high:
+def of_latency(
+    percentile: float, stated_ms: float | None, times: Distribution | None, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Of a percentile, a share of 1; None where LoadGen's clock, which stated it, and the harness's do not agree."""
+    found = of_distribution(times, percentile, confidence)
+    if found is None or stated_ms is None or not found.low <= stated_ms <= found.high:
         return None
     return found
 
@@ -102,13 +104,15 @@ def of_ratio(over: Interval | None, under: Interval | None) -> Interval | None:
     return Interval(over.low / under.high, over.high / under.low, CONFIDENCE, TWO_RUNS)
 
 
-def of_mean(values: Sequence[float]) -> Interval | None:
-    """Of the mean of what the values are drawn from; None for fewer than two."""
-    if len(values) < 2:
+def of_geometric_mean(values: Sequence[float]) -> Interval | None:
+    """Of that of what the values, all above 0, are drawn from; None for fewer than two, or if none differs."""
+    if len({*values}) < 2:
         return None
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return Interval(mean - half, mean + half, CONFIDENCE, STUDENT)
+    logarithms = [math.log(value) for value in values]
+    error = statistics.stdev(logarithms) / math.sqrt(len(values))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
+    mean = statistics.fmean(logarithms)
+    return Interval(math.exp(mean - half), math.exp(mean + half), CONFIDENCE, STUDENT)
 
 
 def of_ratio_of_means(over: Sequence[float], under: Sequence[float]) -> Interval | None:

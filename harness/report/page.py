@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..figures import figures
 from . import plots
 from .plots import Plot
 from .records import Bench, BenchRow, Interval, Quantity, Report, RunRatio
@@ -36,11 +37,6 @@ def render(report: Report) -> str:
             for index, bench in enumerate(report.benches, start=1)
         ],
     )
-
-
-def figures(value: float) -> str:
-    """Four significant ones, or all digits before the point."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def interval(found: Interval) -> str:

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from ..figures import figures
 from .records import Comparison, Distribution, Latency, Layer, Quantity, Roofline, Run
 
 SERIES: Final = ("series-1", "series-2", "series-3", "series-4", "series-5", "series-6")
@@ -61,6 +62,8 @@ _STYLE: Final = {
 _SIZE_INCHES: Final = (5.0, 2.9)
 _ROW_INCHES: Final = 0.3
 _FEWEST_BARS, _MOST_BARS = 10, 60
+_MOST_TICKS: Final = 5
+"""Of a linear axis: numbers of seven characters still have room between them."""
 _LINEAR_SPAN: Final = 3.0
 _WITHIN: Final = 30.0
 """A latency bound so many times beyond the slowest query is told in words, not drawn."""
@@ -100,8 +103,8 @@ def distribution_plots(run: Run) -> tuple[Plot, ...]:
     what = f"{'latency of a query' if times.of == 'query' else 'time of a batch'}, ms"
     low_ms, high_ms = times.edges_ms[0], times.edges_ms[-1]
     said = (
-        f"{sum(times.counts)} {'queries' if times.of == 'query' else 'batches'} from {low_ms:.4g} to {high_ms:.4g} ms. "
-        + " ".join(f"{mark.text}." for mark in marks)
+        f"{sum(times.counts)} {'queries' if times.of == 'query' else 'batches'} from {figures(low_ms)} to "
+        f"{figures(high_ms)} ms. " + " ".join(f"{mark.text}." for mark in marks)
     )
     with _axes(f"run-{run.number}-histogram") as drawn:
         axes = drawn.axes
@@ -210,10 +213,10 @@ def roofline_plot(name: str, title: str, roofline: Roofline, operations: str) ->
         _label_log(axes.yaxis, *axes.get_ylim())
     return drawn.plot(
         title,
-        f"Roofline of {len(computing)} layers: peak {roofline.peak_gflops:.4g} {operations}, bandwidth "
-        f"{roofline.bandwidth_gb_s:.4g} GB/s. The table beneath has every layer.",
+        f"Roofline of {len(computing)} layers: peak {figures(roofline.peak_gflops)} {operations}, bandwidth "
+        f"{figures(roofline.bandwidth_gb_s)} GB/s. The table beneath has every layer.",
         (
-            Key("ink", f"roof: {roofline.peak_gflops:.4g} {operations}, {roofline.bandwidth_gb_s:.3g} GB/s"),
+            Key("ink", f"roof: {figures(roofline.peak_gflops)} {operations}, {figures(roofline.bandwidth_gb_s)} GB/s"),
             *(Key(colours[family], family, line=False) for family in families[:_MOST_SERIES]),
         ),
     )
@@ -230,14 +233,14 @@ class _Mark:
 def _marks(latency: Latency, times: Distribution) -> Iterator[_Mark]:
     of = f"{100 * latency.percentile:g}th percentile"
     if latency.percentile_ms is not None:
-        yield _Mark(latency.percentile_ms, "series-2", f"{of}, LoadGen: {latency.percentile_ms:.4g} ms", True)
+        yield _Mark(latency.percentile_ms, "series-2", f"{of}, LoadGen: {figures(latency.percentile_ms)} ms", True)
     if latency.early_stopping_ms is not None:
-        text = f"{of}, early stopping's estimate: {latency.early_stopping_ms:.4g} ms"
+        text = f"{of}, early stopping's estimate: {figures(latency.early_stopping_ms)} ms"
         yield _Mark(latency.early_stopping_ms, "series-3", text, True)
     if latency.bound_ms is not None:
         drawn = latency.bound_ms < _WITHIN * times.edges_ms[-1]
         beyond = "" if drawn else " (beyond this plot)"
-        yield _Mark(latency.bound_ms, "series-4", f"bound: {latency.bound_ms:.4g} ms{beyond}", drawn)
+        yield _Mark(latency.bound_ms, "series-4", f"bound: {figures(latency.bound_ms)} ms{beyond}", drawn)
 
 
 def _bars(times: Distribution) -> tuple[list[float], npt.NDArray[np.float64]]:
@@ -291,6 +294,7 @@ def _interval_plot(name: str, title: str, rows: Sequence[tuple[str, Quantity]], 
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
         unit = f", {rows[0][1].unit}" if rows[0][1].unit else ""
         axes.set_xlabel(f"{rows[0][1].name}{unit} ({rows[0][1].better} is better)")
     return drawn.plot(
@@ -302,8 +306,8 @@ def _interval_plot(name: str, title: str, rows: Sequence[tuple[str, Quantity]], 
 
 def _told(value: Quantity) -> str:
     interval = value.interval
-    between = "" if interval is None else f" ({interval.low:.4g} to {interval.high:.4g})"
-    return f"{value.value:.4g} {value.unit}".strip() + between
+    between = "" if interval is None else f" ({figures(interval.low)} to {figures(interval.high)})"
+    return f"{figures(value.value)} {value.unit}".strip() + between
 
 
 def _label_log(axis: mpl.axis.Axis, low: float, high: float) -> None:
@@ -320,8 +324,8 @@ def _compared_runs(comparison: Comparison, runs: Sequence[Run]) -> list[Run]:
 
 
 def _family(layer: Layer) -> str:
-    """A kernel without its tile: conv_gemm of conv_gemm_12x2."""
-    return re.sub(r"_\d+x\d+$", "", layer.kernel)
+    """A kernel, or several in one pass, without tiles: conv_gemm of conv_gemm_12x2, conv_gemm_u8 of ..._12x2_u8."""
+    return " + ".join(re.sub(r"_\d+x\d+(?=(_[a-z]+\d+)?$)", "", one) for one in layer.kernel.split(" + "))
 
 
 def _seconds(layers: Sequence[Layer], family: str) -> float:

@@ -42,13 +42,14 @@ class Quantity:
 class Latency:
     """LoadGen's latencies, of queries, from its logs.
 
-    percentile: the share that counts in the scenario. early_stopping_ms: what streams report for it, a bound that holds
-    with 99 % confidence. bound_ms, late_queries, allowed_late_queries: Server's; the last is early stopping's.
-    loadgen_ms: everything LoadGen states, by its own names. early_stopping: its words.
+    percentile: the share that counts in the scenario; interval: of percentile_ms. early_stopping_ms: what streams
+    report for it, a bound that holds with 99 % confidence. bound_ms, late_queries, allowed_late_queries: Server's; the
+    last is early stopping's. loadgen_ms: everything LoadGen states, by its own names. early_stopping: its words.
     """
 
     percentile: float
     percentile_ms: float | None
+    interval: Interval | None
     early_stopping_ms: float | None
     bound_ms: float | None
     late_queries: int | None
@@ -115,11 +116,12 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Run:
-    """One LoadGen test. number: what tables and plots call it. mode: performance, accuracy, find_peak, or its test.
+    """One LoadGen test. number: what tables and plots call it.
 
-    why: of a status that is not "finished". verdict: LoadGen's, with its reasons; advice: what to change.
+    mode: performance, accuracy, find_peak, tuning, or its compliance test. why: of a status that is not "finished".
+    verdict: LoadGen's, with its reasons; advice: what to change.
     official: nothing is recorded that keeps it from submission; deviations: what is. result: LoadGen's metric.
-    compared: what runs of one scenario are compared by; latency, distribution: of performance tests.
+    compared: what runs of one scenario are compared by, above 0; latency, distribution: of performance tests.
     """
 
     number: int
@@ -164,7 +166,10 @@ class RunRatio:
 
 @dataclass(frozen=True)
 class BackendMean:
-    """Runs of one backend, model and precision in a scenario: their mean, its ratio to the first backend's."""
+    """Repeats: runs of a scenario between which nothing that was recorded differs.
+
+    mean: geometric; ratio: of it to that of the first repeats, from which differences tell what else is not equal.
+    """
 
     backend: str
     model: str | None
@@ -173,11 +178,20 @@ class BackendMean:
     mean: Quantity
     ratio: float
     ratio_interval: Interval | None
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NotCompared:
+    """A performance or tuning run that is in no comparison, and why."""
+
+    run: int
+    why: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The finished performance runs of one scenario; there are at least two."""
+    """The VALID performance runs of one scenario; there are at least two."""
 
     scenario: str
     ratios: tuple[RunRatio, ...]
@@ -252,6 +266,7 @@ class Report:
     version: str
     runs: tuple[Run, ...]
     comparisons: tuple[Comparison, ...]
+    not_compared: tuple[NotCompared, ...]
     benches: tuple[Bench, ...]
     left_out: tuple[str, ...]
     intervals: Mapping[str, str]

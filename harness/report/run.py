@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import BadInputError
-from ..run_folder import utc_now
+from ..errors import BadInputError, RunFailedError
+from ..run_folder import utc_now, write_atomically
 from . import page
 from .benches import read_bench
 from .comparison import compare
@@ -31,18 +29,20 @@ CSV: Final = "report.csv"
 def make_report(paths: Sequence[Path], output: Path) -> Report:
     """Read all that the paths hold, and write the three files to the folder `output`, in place of an earlier report.
 
-    Raises: BadInputError if something cannot be read, or if `output` holds anything else; nothing is changed then.
+    Raises: BadInputError if something cannot be read, or if `output` holds anything else, and nothing is changed then;
+    or if the files cannot be written.
     """
     _check_output(output)
     sources = find_sources(paths)
     runs = tuple(read_run(number, source) for number, source in enumerate(sources.runs, start=1))
     benches = tuple(read_bench(path) for path in sources.benches)
-    comparisons = compare(runs)
+    comparisons, not_compared = compare(runs)
     report = Report(
         made_utc=utc_now(),
         version=metadata.version("loadgen-numba"),
         runs=runs,
         comparisons=comparisons,
+        not_compared=not_compared,
         benches=benches,
         left_out=tuple(map(str, sources.left_out)),
         intervals=_explained(runs, comparisons, benches),
@@ -60,18 +60,31 @@ def as_json(report: Report) -> str:
 
 
 def as_csv(runs: Sequence[Run]) -> str:
-    """One row per run; lists are joined by semicolons, absent values are empty."""
+    """One row per run; lists are joined by semicolons, absent values are empty, texts like formulas get a leading '."""
     rows = [_row(run) for run in runs]
     written = io.StringIO()
-    writer = csv.DictWriter(written, list(rows[0]) if rows else ["run"], lineterminator="\n")
+    # Texts in quotes: without them a carriage return in a name would be written as it is, and end the row.
+    writer = csv.DictWriter(
+        written, list(rows[0]) if rows else ["run"], lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+    )
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return written.getvalue()
+
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""With which a cell begins that spreadsheets take for a formula (OWASP, CSV injection)."""
+
+
+def _cell(value: Any) -> Any:
+    """Text from files is shown by a spreadsheet, never computed: what it would compute gets an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _row(run: Run) -> dict[str, Any]:
     latency, compared = run.latency, run.compared
     interval = None if compared is None else compared.interval
+    within = None if latency is None else latency.interval
     return {
         "run": run.number,
         "folder": run.folder,
@@ -98,6 +111,8 @@ def _row(run: Run) -> dict[str, Any]:
         "query_count": run.query_count,
         "percentile": None if latency is None else latency.percentile,
         "percentile_ms": None if latency is None else latency.percentile_ms,
+        "percentile_low_ms": None if within is None else within.low,
+        "percentile_high_ms": None if within is None else within.high,
         "early_stopping_ms": None if latency is None else latency.early_stopping_ms,
         "bound_ms": None if latency is None else latency.bound_ms,
         "late_queries": None if latency is None else latency.late_queries,
@@ -125,6 +140,7 @@ def _intervals(
 ) -> Iterator[Interval | None]:
     for run in runs:
         yield run.compared.interval if run.compared else None
+        yield run.latency.interval if run.latency else None
     for comparison in comparisons:
         yield from (ratio.interval for ratio in comparison.ratios)
         for backend in comparison.backends:
@@ -144,26 +160,14 @@ def _check_output(output: Path) -> None:
 
 
 def _write(output: Path, files: Mapping[str, str]) -> None:
-    """Under another name, then renamed: there is either no report, the earlier one or the whole new one.
+    """Each file is the earlier one or the whole new one, whatever happens; nothing else in `output` is touched.
 
     Raises: BadInputError.
     """
-    output = output.resolve()
-    building = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    earlier = output.with_name(f".{output.name}.{os.getpid()}.earlier")
     try:
-        building.mkdir(parents=True)
+        output.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (building / name).write_text(text, encoding="utf-8", errors="backslashreplace")
-        if output.exists():
-            output.rename(earlier)
-        building.rename(output)
-    except OSError as error:
-        if earlier.exists():
-            earlier.rename(output)
-        raise BadInputError(
-            f"cannot write the report to {output}: {error.strerror}; choose another --output"
-        ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(earlier, ignore_errors=True)
+            write_atomically(output / name, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    except (OSError, RunFailedError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInputError(f"cannot write the report to {output}: {reason}; choose another --output") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ..config import STREAMS, RunConfig, Scenario
+from ..config import STREAMS, TUNING_NAME, RunConfig, Scenario
 from ..errors import BadInputError
 from ..estimates import MOST_QUERIES
 from ..progress import Progress
@@ -107,7 +107,7 @@ def _short_run(
     config: TuneConfig, scenario: Scenario, seconds: float, progress: Progress, **more: object
 ) -> RunOutcome:
     """A performance run of its own in the tuning folder. Raises: as `run.run`."""
-    values = {"scenario": scenario, "mode": "performance", "min_duration_s": seconds, "name": "tuning", **more}
+    values = {"scenario": scenario, "mode": "performance", "min_duration_s": seconds, "name": TUNING_NAME, **more}
     return run(replace(config.run, **values), progress)  # type: ignore[arg-type]
 
 

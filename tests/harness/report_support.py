@@ -1,13 +1,19 @@
-"""A bench's JSON, and runs whose names are out to break a page."""
+"""A bench's JSON by the bench's own writer, and runs whose names are out to break a page."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness.bench.record import SCHEMA as BENCH_SCHEMA
+from backend import detect
+from harness.bench.config import BenchConfig, EngineName
+from harness.bench.messages import Layers, LayerTime, Slice
+from harness.bench.record import Bench, as_json
+from harness.bench.rounds import EngineRow, Row
+from harness.placement import PinnedInstance
 
 HOSTILE = "</style><script>alert(1)</script><img src=//x onerror=alert(2)> {{7*7}} $\\frac{$ &amp; \"'"
 """HTML, a template, mathematics: one who names a model, a folder or a machine may write any of it."""
@@ -33,27 +39,28 @@ OURS = [20.0, 22, 21, 24, 19, 23, 20.5, 21.5, 22.5]
 PEER = [10.0, 12, 10, 11, 10, 12, 10, 11, 10.2]
 
 
-def bench_json(node: str = "conv_0") -> dict[str, Any]:
-    """As `bench` writes it, as far as a report reads it."""
-    layer = {"node": node, "kernel": "conv_gemm_12x2", "shape": "(1, 32)", "seconds": 1e-5, "operations": 900_000,
-             "weight_bytes": 100, "activation_bytes": 1000, "gflops": 90.0, "intensity": 818.2,
-             "percent_of_roof": 60.0}  # fmt: skip
-    moves = {**layer, "node": "pool_1", "kernel": "max_pool", "operations": 0, "weight_bytes": 0,
-             "activation_bytes": 600, "gflops": 0.0, "intensity": 0.0}  # fmt: skip
-    row = {
-        "batch": 1,
-        "threads": 2,
-        "engines": {"numba": {"images_per_s": OURS}, "onnxruntime": {"images_per_s": PEER}},
-        "ratios": {"onnxruntime": {"ours_to_peer": [a / b for a, b in zip(OURS, PEER, strict=True)]}},
-        "layers": {"peak_gflops": 150.0, "bandwidth_gb_s": 9.5, "layers": [layer, moves]},
+def bench_json(folder: Path, node: str = "conv_0", precision: str = "fp32") -> dict[str, Any]:
+    """Of a bench without --precision: nine rounds, two layers, one of which only moves data. folder: gets its model."""
+    model = folder / "net.onnx"
+    model.write_bytes(b"a bench's writer only hashes it")
+    rates: dict[EngineName, list[float]] = {"numba": OURS, "onnxruntime": PEER}
+    engines = {
+        name: EngineRow(
+            settings={"precision": precision},
+            pinned=PinnedInstance((0, 1), 2, 0),
+            slices=tuple(Slice(round(100 * rate), 100.0, 1 / rate, 200.0) for rate in values),
+            difference=None,
+        )
+        for name, values in rates.items()
     }
-    return {
-        "schema": BENCH_SCHEMA,
-        "complete": True,
-        "started": "2026-08-01T12:00:00+00:00",
-        "model": {"path": "/m/net.onnx"},
-        "settings": {"precision": "fp32"},
-        "machine": {"processor": "A CPU", "isa": "avx512", "sources": {}},
-        "software": {"versions": {"numpy": "2.0"}, "commit": None},
-        "rows": [row],
-    }
+    layers = (
+        LayerTime(node, "conv_gemm_12x2", "(1, 32)", 1e-5, 900_000, weight_bytes=100, activation_bytes=1000),
+        LayerTime("pool_1", "max_pool", "(1, 32)", 1e-5, 0, weight_bytes=0, activation_bytes=600),
+    )
+    row = Row(1, 2, (0, 1), engines, (0.0,), Layers(layers, peak_gflops=150.0, bandwidth_gb_s=9.5, profile_rounds=5))
+    config = BenchConfig(model, None, (1,), (2,), ("onnxruntime",), rounds=len(OURS), layers=True)
+    began = datetime(2026, 8, 1, 12, tzinfo=timezone.utc)
+    revision = {"commit": None, "uncommitted_changes": None}
+    bench = Bench(config, began, revision, detect(), (0.0, 0.0, 0.0), (row,), complete=True)
+    written: dict[str, Any] = json.loads(json.dumps(as_json(bench)))
+    return written

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 from harness_support import Command, write_steady_plugin
 from report_support import HOSTILE, OURS, PEER, bench_json, hostile_runs
+from submission_support import rewrite_detail
 
-from harness.report import intervals
+from harness.report import benches, intervals, page, runs
 from harness.report.records import Distribution
+from harness.report.run import make_report
 
 SCENARIOS = ("SingleStream", "MultiStream", "Offline", "Server")
 
@@ -62,9 +65,17 @@ def at_most(count: int, share: float, most: int) -> float:
     return sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(most + 1))
 
 
-@pytest.fixture
-def by_scenario(command: Command, official_runs: Path) -> dict[str, dict[str, Any]]:
-    found = report(command, official_runs)["runs"]
+@pytest.fixture(scope="module")
+def official_report(tmp_path_factory: pytest.TempPathFactory, official_runs: Path) -> Path:
+    """The folder of a report of all official runs."""
+    output = tmp_path_factory.mktemp("report") / "out"
+    make_report([official_runs], output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def by_scenario(official_report: Path) -> dict[str, dict[str, Any]]:
+    found = json.loads((official_report / "report.json").read_text())["runs"]
     return {run["scenario"]: run for run in found if run["mode"] == "performance"}
 
 
@@ -91,7 +102,7 @@ def test_numbers_are_those_of_the_logs(by_scenario: dict[str, dict[str, Any]], o
             stated = summary(folder, "Completed samples per second")
             assert run["result"]["value"] == pytest.approx(stated, rel=1e-4)
             assert run["latency"]["late_queries"] == log["result_overlatency_query_count"]
-            assert run["latency"]["bound_ms"] == 15 or run["latency"]["bound_ms"] == 30_000
+            assert run["latency"]["bound_ms"] == 30_000
             allowed, queries = run["latency"]["allowed_late_queries"], log["result_query_count"]
             assert at_most(queries, 0.01, allowed) < 0.01 <= at_most(queries, 0.01, allowed + 1)
 
@@ -135,7 +146,7 @@ def test_latency_intervals_are_order_statistics(by_scenario: dict[str, dict[str,
             Distribution("query", tuple(told["edges_ms"]), tuple(told["counts"])), share
         )
         assert interval is not None
-        shown, value = by_scenario[scenario]["compared"]["interval"], by_scenario[scenario]["compared"]["value"]
+        shown, value = by_scenario[scenario]["latency"]["interval"], by_scenario[scenario]["latency"]["percentile_ms"]
         agree = interval.low <= value <= interval.high
         assert shown == (asdict(interval) if agree else None), "shown only where LoadGen's percentile lies inside"
         low_ms, high_ms = sorted_edges(official_runs / scenario / "performance", "response")
@@ -178,13 +189,14 @@ def test_quantile_intervals_cover() -> None:
 
 
 def test_intervals_of_means_are_the_textbooks() -> None:
-    found = intervals.of_mean([1.0, 2.0, 3.0])
+    found = intervals.of_geometric_mean([math.exp(1), math.exp(2), math.exp(3)])
     assert found is not None
-    assert (found.low, found.high) == (
+    assert (math.log(found.low), math.log(found.high)) == (
         pytest.approx(2 - 4.302653 / math.sqrt(3)),
         pytest.approx(2 + 4.302653 / math.sqrt(3)),
     )
-    assert intervals.of_mean([1.0]) is None
+    assert intervals.of_geometric_mean([1.0]) is None
+    assert intervals.of_geometric_mean([5.0, 5.0]) is None
     ratio = intervals.of_ratio_of_means([1.0, 2.0], [10.0, 20.0])
     assert ratio is not None  # equal spreads: 2 degrees of freedom, t = 4.302653, in logarithms
     half = 4.302653 * math.sqrt(2 * (math.log(2) ** 2 / 2) / 2)
@@ -193,26 +205,104 @@ def test_intervals_of_means_are_the_textbooks() -> None:
     assert intervals.of_throughput(10, Distribution("batch", (1.0, 2.0), (1,))) is None
 
 
+def changed(source: Path, place: Path, log: dict[str, Any] | None = None, **record: Any) -> Path:
+    """A copy of a run with other values in its detail log, and in objects of its run.json."""
+    shutil.copytree(source, place)
+    rewrite_detail(place / "mlperf_log_detail.txt", lambda key, value: (log or {}).get(key, value))
+    content = json.loads((place / "run.json").read_text())
+    for name, values in record.items():
+        content[name] = {**content.get(name, {}), **values}
+    (place / "run.json").write_text(json.dumps(content))
+    return place
+
+
 def test_runs_of_a_scenario_are_compared(command: Command, official_runs: Path, tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        shutil.copytree(official_runs / "SingleStream/performance", tmp_path / name)
-    record = json.loads((tmp_path / "c/run.json").read_text())
-    record["config"]["backend"] = "other"
-    (tmp_path / "c/run.json").write_text(json.dumps(record))
+    source = official_runs / "SingleStream/performance"
+    low_ms, high_ms = sorted_edges(source, "response")
+    rank = math.ceil(0.9 * len(low_ms)) - 1
+    stated = {"result_90.00_percentile_latency_ns": round(1e6 * (low_ms[rank] + high_ms[rank]) / 2)}
+    for name, backend in (("a", "null"), ("b", "null"), ("c", "other")):
+        changed(source, tmp_path / name, stated, config={"backend": backend})
     (comparison,) = report(command, "a", "b", "c", official_runs / "Offline/performance")["comparisons"]
     assert comparison["scenario"] == "SingleStream"
     assert [(one["run"], one["baseline"], one["ratio"]) for one in comparison["ratios"]] == [(2, 1, 1.0), (3, 1, 1.0)]
     for ratio in comparison["ratios"]:
-        interval = ratio["interval"]
-        assert interval is None or interval["low"] < 1 < interval["high"], "the same run is no better than itself"
+        assert ratio["interval"]["low"] < 1 < ratio["interval"]["high"], "the same run is no better than itself"
     assert [one["differences"] for one in comparison["ratios"]] == [[], ["backend other, there null"]]
     assert [(one["backend"], one["runs"]) for one in comparison["backends"]] == [("null", [1, 2]), ("other", [3])]
+    assert [one["differences"] for one in comparison["backends"]] == [[], ["backend other, there null"]]
     assert comparison["backends"][1]["ratio_interval"] is None
+    assert comparison["backends"][0]["mean"]["interval"] is None, "equal values tell nothing of their spread"
 
 
-def test_csv_has_a_row_per_run(command: Command, official_runs: Path) -> None:
-    found = report(command, official_runs)["runs"]
+def test_only_valid_runs_that_are_no_tuning_are_compared(command: Command, official_runs: Path, tmp_path: Path) -> None:
+    source, valid = official_runs / "SingleStream/performance", {"result_validity": "VALID"}
+    changed(source, tmp_path / "1", valid)
+    changed(source, tmp_path / "2", valid, config={"name": "tuning"})
+    changed(source, tmp_path / "3", {"result_validity": "INVALID"})
+    changed(source, tmp_path / "4", valid)
+    found = report(command, "1", "2", "3", "4")
+    assert [run["mode"] for run in found["runs"]] == ["performance", "tuning", "performance", "performance"]
+    (comparison,) = found["comparisons"]
+    assert [(one["run"], one["baseline"]) for one in comparison["ratios"]] == [(4, 1)]
+    assert [(one["run"], one["why"].split()[-1]) for one in found["not_compared"]] == [(2, "load"), (3, "INVALID")]
+    text = " ".join(Seen(Path("out/report.html").read_text()).text.split())
+    assert "In no comparison: run 2 (a short run, made to tune a load), run 3 (INVALID)." in text
+
+
+def test_runs_that_differ_are_no_repeats(command: Command, official_runs: Path, tmp_path: Path) -> None:
+    """Means are geometric, as their ratios are."""
+    source = official_runs / "Offline/performance"
+    settings = json.loads((source / "run.json").read_text())["settings"]
+    longer = {"effective": {**settings["effective"], "min_duration_ms": 77}}
+    for number, (rate, other) in enumerate([(100, {}), (400, {}), (300, longer), (1200, longer)], start=1):
+        log = {"result_samples_per_second": rate, "result_validity": "VALID"}
+        changed(source, tmp_path / str(number), log, settings=other)
+    (comparison,) = report(command, "1", "2", "3", "4")["comparisons"]
+    first, second = comparison["backends"]
+    assert (first["runs"], second["runs"]) == ([1, 2], [3, 4])
+    assert (first["mean"]["value"], second["mean"]["value"]) == (pytest.approx(200), pytest.approx(600))
+    assert second["ratio"] == pytest.approx(3)
+    assert second["differences"] == [f"min_duration_ms 77, there {settings['effective']['min_duration_ms']}"]
+
+
+def test_server_is_compared_by_throughput(command: Command, official_runs: Path, tmp_path: Path) -> None:
+    """Twice the rate at a higher latency within the bound is the better result."""
+    for name, rate, latency_ns in (("1", 1000.0, 2_000_000), ("2", 2000.0, 9_000_000)):
+        log = {"result_completed_samples_per_sec": rate, "result_99.00_percentile_latency_ns": latency_ns}
+        changed(official_runs / "Server/performance", tmp_path / name, {**log, "result_validity": "VALID"})
+    found = report(command, "1", "2")
+    ((ratio,),) = [one["ratios"] for one in found["comparisons"]]
+    assert (ratio["name"], ratio["better"], ratio["ratio"]) == ("throughput", "higher", 2)
+    assert ratio["interval"] is None
+    assert [run["latency"]["percentile_ms"] for run in found["runs"]] == [2, 9]
+
+
+def test_advice_knows_of_a_standstill(command: Command, official_runs: Path, tmp_path: Path) -> None:
+    log = {"result_validity": "INVALID", "result_overlatency_query_count": 50}
+    changed(official_runs / "Server/performance", tmp_path / "stood", log, standstill={"begin_s": 1, "seconds": 5})
+    (run,) = report(command, "stood")["runs"]
+    (advice,) = run["advice"]
+    assert advice.startswith("nothing was answered for 5.0 s, 1 s into the test, which made the late queries")
+
+
+def test_texts_like_formulas_are_quoted_in_the_csv(command: Command, official_runs: Path, tmp_path: Path) -> None:
+    for number, start in enumerate("=+-@\t\r"):
+        place = changed(official_runs / "SingleStream/performance", tmp_path / str(number))
+        record = json.loads((place / "run.json").read_text())
+        record["config"]["model"] = f"{start}HYPERLINK(1)"
+        record["not_submittable"] = [f"{start}1+1"]
+        (place / "run.json").write_text(json.dumps(record))
+    report(command, *range(6))
     with Path("out/report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == [f"'{start}HYPERLINK(1)" for start in "=+-@\t\r"]
+    assert [row["deviations"] for row in rows] == [f"'{start}1+1" for start in "=+-@\t\r"]
+
+
+def test_csv_has_a_row_per_run(official_report: Path) -> None:
+    found = json.loads((official_report / "report.json").read_text())["runs"]
+    with (official_report / "report.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(found) == 16
     for row, run in zip(rows, found, strict=True):
@@ -224,7 +314,7 @@ def test_csv_has_a_row_per_run(command: Command, official_runs: Path) -> None:
 
 
 def test_a_bench_is_told_with_its_roofline(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "bench.json").write_text(json.dumps(bench_json()))
+    (tmp_path / "bench.json").write_text(json.dumps(bench_json(tmp_path)))
     (bench,) = report(command, "bench.json")["benches"]
     (row,) = bench["rows"]
     ours, peer = row["engines"]
@@ -238,6 +328,63 @@ def test_a_bench_is_told_with_its_roofline(command: Command, tmp_path: Path) -> 
     page = Path("out/report.html").read_text()
     assert page.count("<svg") == 2, "ratios and roofline"
     assert "conv_0" in page and "pool_1" in page
+
+
+@pytest.mark.parametrize(("precision", "unit"), [("int8", "GOP/s"), ("fp32", "GFLOP/s")])
+def test_a_bench_has_the_precision_of_our_engine(command: Command, tmp_path: Path, precision: str, unit: str) -> None:
+    """Nobody asked for one: the settings of the bench have null."""
+    content = bench_json(tmp_path, precision=precision)
+    assert content["settings"]["precision"] is None
+    (tmp_path / "bench.json").write_text(json.dumps(content))
+    (bench,) = report(command, "bench.json")["benches"]
+    assert bench["precision"] == precision
+    seen = Seen(Path("out/report.html").read_text())
+    assert f"net.onnx, {precision}" in seen.text
+    assert set(re.findall(r"\bG[A-Z]*OP/s", seen.text)) == {unit}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("rows", 0, "layers", "bandwidth_gb_s"), 0),
+        (("rows", 0, "layers", "peak_gflops"), math.inf),
+        (("rows", 0, "layers", "layers", 0, "seconds"), 0.0),
+        (("rows", 0, "layers", "layers", 0, "seconds"), 10**400),
+        (("rows", 0, "layers", "layers"), []),
+        (("rows", 0, "engines", "numba", "images_per_s", 3), math.nan),
+        (("rows", 0, "engines", "numba", "images_per_s"), []),
+        (("rows", 0, "ratios", "onnxruntime"), {}),
+        (("rows",), []),
+        (("machine",), []),
+    ],
+)
+def test_a_damaged_bench_is_told_in_a_line(
+    command: Command, tmp_path: Path, place: tuple[str | int, ...], value: object
+) -> None:
+    content = bench_json(tmp_path)
+    inner: Any = content
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    (tmp_path / "bench.json").write_text(json.dumps(content))
+    done = command("report", "bench.json", "--output", "out")
+    assert (done.status, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: bench.json is damaged: ")
+
+
+@pytest.mark.parametrize("fault", [AttributeError, KeyError, TypeError, ZeroDivisionError])
+def test_a_fault_of_ours_is_not_told_as_a_damaged_file(
+    official_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    def fails(*_: object) -> None:
+        raise fault("ours")
+
+    (tmp_path / "bench.json").write_text(json.dumps(bench_json(tmp_path)))
+    monkeypatch.setattr(benches, "of_quantile", fails)
+    monkeypatch.setattr(runs, "advise", fails)
+    for path in (tmp_path / "bench.json", official_runs / "SingleStream/performance"):
+        with pytest.raises(fault, match="ours"):
+            make_report([path], tmp_path / "out")
 
 
 class Seen(HTMLParser):
@@ -262,7 +409,7 @@ class Seen(HTMLParser):
 
 def test_the_page_needs_nothing_and_escapes_everything(command: Command, official_runs: Path, tmp_path: Path) -> None:
     hostile_runs(official_runs / "SingleStream", tmp_path / "runs")
-    (tmp_path / "bench.json").write_text(json.dumps({**bench_json(HOSTILE), "model": {"path": HOSTILE}}))
+    (tmp_path / "bench.json").write_text(json.dumps({**bench_json(tmp_path, HOSTILE), "model": {"path": HOSTILE}}))
     report(command, "runs", "bench.json")
     seen = Seen(Path("out/report.html").read_text())
     assert not seen.elements & {"script", "img", "iframe", "object", "embed", "base", "form", "b2"}
@@ -315,7 +462,7 @@ def test_an_older_run_without_distribution_is_told(command: Command, official_ru
 def broken(folder: Path) -> Iterator[tuple[str, str]]:
     """Breaks a run's files one after the other; yields the file that the error has to name, and some of its words."""
 
-    def changed(name: str, text: str, words: str) -> Iterator[tuple[str, str]]:
+    def with_text(name: str, text: str, words: str) -> Iterator[tuple[str, str]]:
         path = folder / name
         before = path.read_bytes()
         path.write_text(text)
@@ -328,17 +475,26 @@ def broken(folder: Path) -> Iterator[tuple[str, str]]:
         yield name, "is missing"
         (folder / "aside").rename(folder / name)
     detail = (folder / "mlperf_log_detail.txt").read_text()
-    yield from changed("mlperf_log_detail.txt", detail[: len(detail) // 2], "torn record")
-    yield from changed("mlperf_log_detail.txt", "".join(detail.splitlines(True)[:-1]), "cut off")
-    yield from changed("run.json", "{", "damaged")
-    yield from changed("run.json", "[]", "damaged")
-    yield from changed("run.json", json.dumps({**record, "format": 99}), "format 99")
-    yield from changed("run.json", json.dumps({**record, "status": "splendid"}), "damaged")
-    yield from changed("run.json", json.dumps({**record, "config": None}), "damaged")
-    yield from changed("run.json", json.dumps({k: v for k, v in record.items() if k != "settings"}), "damaged")
-    yield from changed("timings.json", "", "damaged")
-    yield from changed("timings.json", '{"format": 7}', "format 7")
-    yield from changed(
+    yield from with_text("mlperf_log_detail.txt", detail[: len(detail) // 2], "torn record")
+    yield from with_text("mlperf_log_detail.txt", "".join(detail.splitlines(True)[:-1]), "cut off")
+    strange = ':::MLLOG {"key": "a key", "value": 1, "metadata": null}\n'
+    yield from with_text("mlperf_log_detail.txt", strange + detail, "not a LoadGen record")
+    latency = '"result_90.00_percentile_latency_ns", "value": '
+    no_number = detail.replace(latency, f"{latency}-")
+    assert no_number != detail
+    yield from with_text("mlperf_log_detail.txt", no_number, "damaged")
+    settings = {**record["settings"]["effective"], "single_stream_target_latency_percentile": 0}
+    no_share = {**record, "settings": {**record["settings"], "effective": settings}}
+    yield from with_text("run.json", json.dumps(no_share), "the percentile of SingleStream is 0")
+    yield from with_text("run.json", "{", "damaged")
+    yield from with_text("run.json", "[]", "damaged")
+    yield from with_text("run.json", json.dumps({**record, "format": 99}), "format 99")
+    yield from with_text("run.json", json.dumps({**record, "status": "splendid"}), "damaged")
+    yield from with_text("run.json", json.dumps({**record, "config": None}), "damaged")
+    yield from with_text("run.json", json.dumps({k: v for k, v in record.items() if k != "settings"}), "damaged")
+    yield from with_text("timings.json", "", "damaged")
+    yield from with_text("timings.json", '{"format": 7}', "format 7")
+    yield from with_text(
         "timings.json",
         '{"format": 1, "shortest_ns": 1, "growth": 1.01, "response": {"first_bucket": 1, "counts": [-1, 9]}}',
         "damaged",
@@ -359,7 +515,7 @@ def test_broken_files_are_named_and_nothing_is_written(command: Command, officia
 def test_paths_that_are_no_sources(command: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.json").write_text("{}")
-    (tmp_path / "torn.json").write_text(json.dumps(bench_json())[:200])
+    (tmp_path / "torn.json").write_text(json.dumps(bench_json(tmp_path))[:200])
     for path, words in (
         ("empty", "empty holds no run"),
         ("missing", "missing: no such file"),
@@ -372,7 +528,7 @@ def test_paths_that_are_no_sources(command: Command, tmp_path: Path) -> None:
 
 
 def test_output_replaces_only_an_earlier_report(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "bench.json").write_text(json.dumps(bench_json()))
+    (tmp_path / "bench.json").write_text(json.dumps(bench_json(tmp_path)))
     report(command, "bench.json")
     (tmp_path / "out/report.csv").write_text("old")
     report(command, "bench.json")
@@ -383,4 +539,50 @@ def test_output_replaces_only_an_earlier_report(command: Command, tmp_path: Path
     assert done.status == 2 and "diary.txt" in done.stderr
     done = command("report", "bench.json", "--output", "bench.json")
     assert done.status == 2 and "not a folder" in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "net.onnx", "out"]
+
+
+def test_what_ends_it_while_it_writes_takes_nothing_away(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bench.json").write_text(json.dumps(bench_json(tmp_path)))
+    report(command, "bench.json")
+    output = tmp_path / "out"
+    before = {path.name: path.read_text() for path in output.iterdir()}
+    rename, render = Path.replace, page.render
+    renamed: list[Path] = []
+
+    def interrupted(source: Path, target: Path) -> Path:
+        renamed.append(Path(target))
+        if len(renamed) == 2:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    def beside(made: Any) -> str:
+        (output / "diary.txt").write_text("put there meanwhile")
+        return render(made)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    monkeypatch.setattr(page, "render", beside)
+    assert command("report", "bench.json", "--output", "out").status == 130
+    after = {path.name: path.read_text() for path in output.iterdir()}
+    assert after.pop("diary.txt") == "put there meanwhile"
+    assert after.keys() == before.keys()
+    unchanged = before.keys() - {renamed[0].name}
+    assert {name: after[name] for name in unchanged} == {name: before[name] for name in unchanged}
+
+
+def test_only_what_the_extra_brings_is_told_as_missing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bench.json").write_text(json.dumps(bench_json(tmp_path)))
+    monkeypatch.delitem(sys.modules, "harness.report.run")
+    monkeypatch.delitem(sys.modules, "harness.report.page")
+    monkeypatch.delattr("harness.report.page")
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "jinja2", None)
+        done = command("report", "bench.json", "--output", "out")
+        assert done.status == 2 and "report needs jinja2: pip install 'loadgen-numba[report]'" in done.stderr
+    monkeypatch.setitem(sys.modules, "harness.report.sources", None)
+    with pytest.raises(ModuleNotFoundError, match=r"harness\.report\.sources"):
+        command("report", "bench.json", "--output", "out")
