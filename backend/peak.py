@@ -15,14 +15,16 @@ from typing import Any, Final
 
 import numba
 import numpy as np
+from numba.core import types
 
-from .kernels.jit import jit, jit_parallel, target_isa
+from .kernels.jit import entry_point, jit, jit_parallel, target_isa
 from .kernels.team import open_team
 from .machine import Machine
-from .simd.dot import dot_bfloat16
-from .simd.element import BFLOAT16, FLOAT32, Element
-from .simd.tags import lanes_of
-from .simd.vector import add, fma, load, splat, store
+from .simd.dot import multiply_add, sum_of
+from .simd.element import FLOAT32, Element, Operands
+from .simd.isa import Isa
+from .simd.tags import TagType, lanes_of
+from .simd.vector import add, load, splat, store
 
 _CHAINS: Final = 12
 """Independent multiply-adds in `_multiply_adds`: enough to hide their latency (two pipes, four cycles), few enough
@@ -46,7 +48,7 @@ def measure_peak_gflops(machine: Machine, threads: int = 1, element: Element = F
     """Billions of operations per second of `threads` threads at once, a multiply-add counted as two.
 
     With the vectors of `machine.isa`, all operands in registers: multiply-adds of float32, or dot products of bfloat16
-    as the micro-kernel has them. Runs on the CPUs that the calling thread may use.
+    or bytes as the micro-kernel has them. Runs on the CPUs that the calling thread may use.
 
     Raises: MachineError if the process compiles for another ISA, or there are not as many threads.
     """
@@ -54,15 +56,20 @@ def measure_peak_gflops(machine: Machine, threads: int = 1, element: Element = F
     lanes = machine.isa.lanes
     operands = np.repeat(np.array([0.5, 1.0, *range(_CHAINS)], np.float32), lanes)
     sums = np.empty(threads * lanes, np.float32)
-    pairs = element == BFLOAT16
-    if threads == 1:
-        chains = _dot_products if pairs else _multiply_adds
-        seconds = _best_seconds(lambda: chains(machine.isa, operands, _TURNS, sums, 0))
-    else:
+    if threads > 1:
         open_team(threads)
-        team = _team_dots if pairs else _team_multiplies
-        seconds = _best_seconds(lambda: team(machine.isa, operands, _TURNS, sums, threads))
+    chains = compiled_chains(machine.isa, element, threads)
+    seconds = _best_seconds(lambda: chains(machine.isa, operands, _TURNS, sums, 0 if threads == 1 else threads))
     return 2e-9 * threads * _TURNS * _CHAINS * lanes * element.per_word / seconds
+
+
+def compiled_chains(isa: Isa, element: Element, threads: int = 1) -> Callable[..., None]:
+    """`_multiply_adds` for that element, or its team, to be called with the ISA for a tag."""
+    floats = types.Array(types.float32, 1, "C")
+    tag = TagType(isa, None, Operands(x=element))
+    return entry_point(
+        _multiply_adds if threads == 1 else _team_multiplies, (tag, floats, types.int64, floats, types.int64)
+    )
 
 
 def measure_bandwidth_gb_s(machine: Machine, threads: int = 1) -> float:
@@ -100,90 +107,49 @@ def _best_seconds(work: Callable[[], None]) -> float:
 
 
 @jit
-def _multiply_adds(isa: Any, operands: Any, turns: int, sums: Any, at: int) -> None:
-    """sums[at : at + lanes] = total of twelve chains c = c * x + y; `operands` are the vectors x, y and twelve first c.
+def _multiply_adds(tag: Any, operands: Any, turns: int, sums: Any, at: int) -> None:
+    """sums[at : at + lanes] = total of twelve chains of multiply-adds; `operands` are the vectors x, y and twelve first
+    c.
 
     Chains that began with the same constant would be one chain to the compiler.
     """
-    lanes = lanes_of(isa)
-    x = load(isa, operands, 0)
-    y = load(isa, operands, lanes)
-    c0 = load(isa, operands, 2 * lanes)
-    c1 = load(isa, operands, 3 * lanes)
-    c2 = load(isa, operands, 4 * lanes)
-    c3 = load(isa, operands, 5 * lanes)
-    c4 = load(isa, operands, 6 * lanes)
-    c5 = load(isa, operands, 7 * lanes)
-    c6 = load(isa, operands, 8 * lanes)
-    c7 = load(isa, operands, 9 * lanes)
-    c8 = load(isa, operands, 10 * lanes)
-    c9 = load(isa, operands, 11 * lanes)
-    c10 = load(isa, operands, 12 * lanes)
-    c11 = load(isa, operands, 13 * lanes)
+    lanes = lanes_of(tag)
+    x = load(tag, operands, 0)
+    y = load(tag, operands, lanes)
+    c0 = load(tag, operands, 2 * lanes)
+    c1 = load(tag, operands, 3 * lanes)
+    c2 = load(tag, operands, 4 * lanes)
+    c3 = load(tag, operands, 5 * lanes)
+    c4 = load(tag, operands, 6 * lanes)
+    c5 = load(tag, operands, 7 * lanes)
+    c6 = load(tag, operands, 8 * lanes)
+    c7 = load(tag, operands, 9 * lanes)
+    c8 = load(tag, operands, 10 * lanes)
+    c9 = load(tag, operands, 11 * lanes)
+    c10 = load(tag, operands, 12 * lanes)
+    c11 = load(tag, operands, 13 * lanes)
     for _ in range(turns):
-        c0 = fma(isa, c0, x, y)
-        c1 = fma(isa, c1, x, y)
-        c2 = fma(isa, c2, x, y)
-        c3 = fma(isa, c3, x, y)
-        c4 = fma(isa, c4, x, y)
-        c5 = fma(isa, c5, x, y)
-        c6 = fma(isa, c6, x, y)
-        c7 = fma(isa, c7, x, y)
-        c8 = fma(isa, c8, x, y)
-        c9 = fma(isa, c9, x, y)
-        c10 = fma(isa, c10, x, y)
-        c11 = fma(isa, c11, x, y)
-    low = add(add(add(c0, c1), add(c2, c3)), add(c4, c5))
-    high = add(add(add(c6, c7), add(c8, c9)), add(c10, c11))
-    store(sums, at, add(low, high))
-
-
-@jit
-def _dot_products(isa: Any, operands: Any, turns: int, sums: Any, at: int) -> None:
-    """`_multiply_adds` of pairs: c = c + x[1] * y[1] + x[0] * y[0], x and y bfloat16 in the words of `operands`."""
-    lanes = lanes_of(isa)
-    x = load(isa, operands, 0)
-    y = load(isa, operands, lanes)
-    c0 = load(isa, operands, 2 * lanes)
-    c1 = load(isa, operands, 3 * lanes)
-    c2 = load(isa, operands, 4 * lanes)
-    c3 = load(isa, operands, 5 * lanes)
-    c4 = load(isa, operands, 6 * lanes)
-    c5 = load(isa, operands, 7 * lanes)
-    c6 = load(isa, operands, 8 * lanes)
-    c7 = load(isa, operands, 9 * lanes)
-    c8 = load(isa, operands, 10 * lanes)
-    c9 = load(isa, operands, 11 * lanes)
-    c10 = load(isa, operands, 12 * lanes)
-    c11 = load(isa, operands, 13 * lanes)
-    for _ in range(turns):
-        c0 = dot_bfloat16(isa, x, y, c0)
-        c1 = dot_bfloat16(isa, x, y, c1)
-        c2 = dot_bfloat16(isa, x, y, c2)
-        c3 = dot_bfloat16(isa, x, y, c3)
-        c4 = dot_bfloat16(isa, x, y, c4)
-        c5 = dot_bfloat16(isa, x, y, c5)
-        c6 = dot_bfloat16(isa, x, y, c6)
-        c7 = dot_bfloat16(isa, x, y, c7)
-        c8 = dot_bfloat16(isa, x, y, c8)
-        c9 = dot_bfloat16(isa, x, y, c9)
-        c10 = dot_bfloat16(isa, x, y, c10)
-        c11 = dot_bfloat16(isa, x, y, c11)
-    low = add(add(add(c0, c1), add(c2, c3)), add(c4, c5))
-    high = add(add(add(c6, c7), add(c8, c9)), add(c10, c11))
-    store(sums, at, add(low, high))
+        c0 = multiply_add(tag, c0, x, y)
+        c1 = multiply_add(tag, c1, x, y)
+        c2 = multiply_add(tag, c2, x, y)
+        c3 = multiply_add(tag, c3, x, y)
+        c4 = multiply_add(tag, c4, x, y)
+        c5 = multiply_add(tag, c5, x, y)
+        c6 = multiply_add(tag, c6, x, y)
+        c7 = multiply_add(tag, c7, x, y)
+        c8 = multiply_add(tag, c8, x, y)
+        c9 = multiply_add(tag, c9, x, y)
+        c10 = multiply_add(tag, c10, x, y)
+        c11 = multiply_add(tag, c11, x, y)
+    low = sum_of(tag, sum_of(tag, sum_of(tag, c0, c1), sum_of(tag, c2, c3)), sum_of(tag, c4, c5))
+    high = sum_of(tag, sum_of(tag, sum_of(tag, c6, c7), sum_of(tag, c8, c9)), sum_of(tag, c10, c11))
+    store(sums, at, sum_of(tag, low, high))
 
 
 @jit_parallel
-def _team_dots(isa: Any, operands: Any, turns: int, sums: Any, threads: int) -> None:
+def _team_multiplies(tag: Any, operands: Any, turns: int, sums: Any, threads: int) -> None:
     for me in numba.prange(threads):
-        _dot_products(isa, operands, turns, sums, me * lanes_of(isa))
-
-
-@jit_parallel
-def _team_multiplies(isa: Any, operands: Any, turns: int, sums: Any, threads: int) -> None:
-    for me in numba.prange(threads):
-        _multiply_adds(isa, operands, turns, sums, me * lanes_of(isa))
+        _multiply_adds(tag, operands, turns, sums, me * lanes_of(tag))
 
 
 @jit

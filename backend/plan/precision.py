@@ -69,7 +69,7 @@ def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precis
 
 def multiplied_element(precision: str) -> Element:
     """The element type of what convolutions and dense layers multiply."""
-    return BFLOAT16 if precision == "bf16" else FLOAT32
+    return {"bf16": BFLOAT16, "int8": UINT8}.get(precision, FLOAT32)
 
 
 def value_elements(graph: Graph, precision: Precision) -> dict[str, Element]:

@@ -29,7 +29,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .element import BFLOAT16, FLOAT32, UINT8, Operands
+from .element import BFLOAT16, FLOAT32, UINT8
 from .integers import byte_dots
 from .isa import AVX512_BF16, NEON_BF16
 from .lane_operand import load_lane_operand, load_word_pair, splat_word
@@ -110,13 +110,40 @@ class Dot:
         return builder.bitcast(builder.shl(words, shift), floats), builder.bitcast(builder.and_(words, upper), floats)
 
 
+def _vectors(builder: Any, tag: TagType, values: tuple[Any, ...], kind: Any) -> list[Any]:
+    return [builder.bitcast(value, ir.VectorType(kind, tag.isa.lanes)) for value in values]
+
+
 @intrinsic
-def dot_bfloat16(_typing: Any, isa: Any, x: Any, w: Any, total: Any) -> Any:
-    """[total[i] + x[2i + 1] * w[2i + 1] + x[2i] * w[2i] ...], x and w bfloat16 in the bits of vectors of float32"""
+def multiply_add(_typing: Any, tag: Any, c: Any, x: Any, y: Any) -> Any:
+    """One link of a chain, as the micro-kernel multiplies the tag's x; all in the bits of vectors of float32.
+
+    c * x + y of float32, c + x[1] * y[1] + x[0] * y[0] of bfloat16, and of bytes c + the products of c's own bytes and
+    y's, in int32: were they x's, they would be the same in every turn, and the compiler would compute them once.
+    """
 
     def emit(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        dot = Dot(builder, TagType(signature.args[0].isa, None, Operands(x=BFLOAT16)))
-        words = ir.VectorType(I32, dot.isa.lanes)
-        return dot.accumulate(builder.bitcast(args[1], words), builder.bitcast(args[2], words), args[3])
+        tag_type = signature.args[0]
+        dot = Dot(builder, tag_type)
+        words = _vectors(builder, tag_type, args[1:], dot.word)
+        (total,) = _vectors(builder, tag_type, args[1:2], dot.sum)
+        if tag_type.operands.x == FLOAT32:
+            result = dot.accumulate(words[0], words[1], words[2])
+        else:
+            result = dot.accumulate(words[0 if tag_type.operands.x == UINT8 else 1], words[2], total)
+        return builder.bitcast(result, args[1].type)
 
-    return total(isa, x, w, total), emit
+    return c(tag, c, x, y), emit
+
+
+@intrinsic
+def sum_of(_typing: Any, tag: Any, a: Any, b: Any) -> Any:
+    """a + b of what the tag's products add up to, in the bits of vectors of float32"""
+
+    def emit(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = Dot(builder, signature.args[0]).sum
+        first, second = _vectors(builder, signature.args[0], args[1:], kind)
+        total = builder.add(first, second) if isinstance(kind, ir.IntType) else builder.fadd(first, second)
+        return builder.bitcast(total, args[1].type)
+
+    return a(tag, a, b), emit

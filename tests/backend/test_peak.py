@@ -8,6 +8,7 @@ import pytest
 
 from backend import peak
 from backend.machine import detect
+from backend.simd.element import BFLOAT16, FLOAT32, UINT8
 
 MACHINE = detect()
 LANES = MACHINE.isa.lanes
@@ -18,7 +19,7 @@ def test_every_chain_is_computed(turns: int) -> None:
     random = np.random.default_rng(turns)
     vectors = random.uniform(-1, 1, (2 + peak._CHAINS, LANES)).astype(np.float32)
     sums = np.full(3 * LANES, np.nan, np.float32)
-    peak._multiply_adds(MACHINE.isa, vectors.ravel(), turns, sums, LANES)
+    peak.compiled_chains(MACHINE.isa, FLOAT32)(MACHINE.isa, vectors.ravel(), turns, sums, LANES)
     chains = vectors[2:].astype(np.float64)
     for _ in range(turns):
         chains = chains * vectors[0] + vectors[1]
@@ -33,9 +34,23 @@ def test_every_chain_of_dot_products_is_computed(turns: int) -> None:
     chains = random.uniform(-1, 1, (peak._CHAINS, LANES)).astype(np.float32)
     operands = np.concatenate([pairs.view(np.float32).ravel(), chains.ravel()])
     sums = np.full(LANES, np.nan, np.float32)
-    peak._dot_products(MACHINE.isa, operands, turns, sums, 0)
+    peak.compiled_chains(MACHINE.isa, BFLOAT16)(MACHINE.isa, operands, turns, sums, 0)
     once = (pairs[0].astype(np.float64) * pairs[1].astype(np.float64)).reshape(LANES, 2).sum(axis=1)
     np.testing.assert_allclose(sums, (chains + turns * once).sum(axis=0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5])
+def test_every_chain_of_dot_products_of_bytes_is_computed(turns: int) -> None:
+    """c = c + the products of c's own bytes, without sign, and y's, with sign, modulo 2^32."""
+    random = np.random.default_rng(turns)
+    words = random.integers(-(2**31), 2**31, (2 + peak._CHAINS, LANES)).astype(np.int32)
+    sums = np.full(LANES, np.nan, np.float32)
+    peak.compiled_chains(MACHINE.isa, UINT8)(MACHINE.isa, words.view(np.float32).ravel(), turns, sums, 0)
+    chains, y = words[2:], words[1].view(np.int8).reshape(LANES, 4).astype(np.int32)
+    for _ in range(turns):
+        own = np.ascontiguousarray(chains).view(np.uint8).reshape(peak._CHAINS, LANES, 4).astype(np.int32)
+        chains = chains + (own * y).sum(axis=2, dtype=np.int32)
+    np.testing.assert_array_equal(sums.view(np.int32), chains.sum(axis=0, dtype=np.int32))
 
 
 def test_every_byte_is_read() -> None:
