@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness_support import Command, write_steady_plugin
@@ -115,6 +117,21 @@ def test_what_was_compiled_is_not_compiled_again_and_is_told(first_told: Finding
         ": all that trials of SingleStream and Offline took, another scenario or batch size may need more"
     )
     assert (status, found["images"][0], found["model"][0]) == (1, "fail", "fail")
+
+
+@pytest.mark.parametrize(("asked", "remedy"), [("lesser", ": leave out --isa lesser"), (None, "")])
+def test_kernels_of_a_lesser_isa_are_told(
+    asked: str | None, remedy: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for by a flag, or by a file that describes another machine."""
+    engine = {"isa": "lesser", "kernels": "numba", "precision": "fp32"}
+    (tmp_path / "run.json").write_text(json.dumps({"backend": engine}))
+    monkeypatch.setattr(doctor, "detect", lambda isa="best": SimpleNamespace(isa=SimpleNamespace(name=isa, lanes=8)))
+    shared = RunConfig("r", "resnet50", "SingleStream", "performance", "numba", None, dataset, tmp_path, isa=asked)
+    outcome = SimpleNamespace(folder=tmp_path)
+    found = doctor._isa(doctor.DoctorConfig(shared, load_round("v6.1")), outcome)  # type: ignore[arg-type]
+    assert found.level == "warn"
+    assert found.text == f"lesser kernels by numba, 8 float32 in a vector, fp32; this machine has best{remedy}"
 
 
 def test_a_kernel_that_is_compiled_anew_counts(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
