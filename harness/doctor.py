@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -21,7 +21,7 @@ from backend import BackendError, detect, kernel_cache
 from preprocessing import PreprocessingError, read_val_map
 
 from . import loadgen, placement
-from .config import IMAGENET_CLASS_COUNT, RunConfig
+from .config import IMAGENET_CLASS_COUNT, RunConfig, Scenario
 from .dataset import cache_folder, default_store_path
 from .errors import HarnessError
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, not_the_official_model
@@ -37,6 +37,7 @@ Level: TypeAlias = Literal["ok", "warn", "fail"]
 
 _CPUS: Final = Path("/sys/devices/system/cpu")
 _CGROUP: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 _GB: Final = 1e9
 _IMAGE_BYTES: Final = 224 * 224 * 3
 _FLOAT_BYTES: Final = 4
@@ -144,7 +145,7 @@ def _cpu() -> Iterator[Finding]:
 
 def _scheduling() -> Finding:
     """At real-time priority a process that is long in the kernel keeps others from its CPU, those it waits for too."""
-    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+    if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK in (os.SCHED_FIFO, os.SCHED_RR):
         return Finding("warn", "scheduling", "real-time priority: a run may stand still for a minute; leave out chrt")
     return Finding("ok", "scheduling", "ordinary")
 
@@ -170,11 +171,22 @@ def _smt() -> Finding:
 
 def _limits(cpus: int) -> Iterator[Finding]:
     """Of the container that this may be: a share of CPU time stops all threads in the middle of a query."""
-    path = _CGROUP / "cpu.max"
-    quota, _, period = path.read_text().partition(" ") if path.is_file() else ("max", "", "")
-    if quota != "max" and int(quota) < cpus * int(period):
-        text = f"{int(quota) / int(period):g} CPUs' time for {cpus} CPUs: threads will be stopped; bind CPUs instead"
+    least = min(_quotas(), default=cpus)
+    if least < cpus:
+        text = f"{least:g} CPUs' time for {cpus} CPUs: threads will be stopped; bind CPUs instead"
         yield Finding("warn", "CPU quota", text)
+
+
+def _quotas() -> Iterator[float]:
+    """CPUs' time that this process's control group (version 2), and each group above it, may take."""
+    own = _OWN_CGROUPS.read_text().splitlines() if _OWN_CGROUPS.is_file() else []
+    inside = next((line.removeprefix("0::/") for line in own if line.startswith("0::/")), "")
+    group = Path(inside)
+    for folder in (group, *group.parents):
+        path = _CGROUP / folder / "cpu.max"
+        quota, _, period = path.read_text().partition(" ") if path.is_file() else ("max", "", "")
+        if quota != "max":
+            yield int(quota) / int(period)
 
 
 def _memory(config: DoctorConfig) -> Iterator[Finding]:
@@ -265,7 +277,7 @@ def _audit_config() -> Iterator[Finding]:
 def _engine(config: DoctorConfig, progress: Progress) -> Iterator[Finding]:
     """Short accuracy runs: the engine opens, its threads are where they should be, its labels are not shifted.
 
-    One as a stream, one as Offline: afterwards kernels for both are in the cache, whatever a run will ask for.
+    Of our own engine one more as Offline, with larger batches: its kernels too are then in the cache.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -274,8 +286,9 @@ def _engine(config: DoctorConfig, progress: Progress) -> Iterator[Finding]:
                 config.run, mode="accuracy", output=Path(folder), sample_count=min(available, _TRIED_IMAGES)
             )
             begin_s, kept = time.monotonic(), _compiled(config)
-            outcome = run(short, progress)
-            offline = run(replace(short, scenario="Offline", sample_count=1), progress)
+            outcome = last = run(short, progress)
+            if config.run.backend == "numba":
+                last = run(replace(short, scenario="Offline", sample_count=1), progress)
         except PreprocessingError:
             return  # told by the examination of the images
         except HarnessError as error:
@@ -285,8 +298,8 @@ def _engine(config: DoctorConfig, progress: Progress) -> Iterator[Finding]:
         yield Finding("ok", "engine", f"{config.run.backend} answered {short.sample_count} images in {seconds:.0f} s")
         if config.run.backend == "numba":
             yield _isa(config, outcome)
-            yield _cache(kept, _compiled(config), seconds)
-        yield _measured_memory(config, offline)
+            yield _cache(kept, _compiled(config), seconds, (short.scenario, "Offline"))
+        yield _measured_memory(config, last)
         yield from _threads(outcome)
         yield from _label_offset(config, outcome)
 
@@ -297,32 +310,44 @@ def _isa(config: DoctorConfig, outcome: RunOutcome) -> Finding:
     used, best = detect(engine["isa"]).isa, detect().isa
     text = f"{used.name} kernels by {engine['kernels']}, {used.lanes} float32 in a vector, {engine['precision']}"
     if used.name != best.name:
-        return Finding("warn", "ISA", f"{text}; this machine has {best.name}: leave out --isa {config.run.isa}")
+        remedy = f": leave out --isa {config.run.isa}" if config.run.isa is not None else ""
+        return Finding("warn", "ISA", f"{text}; this machine has {best.name}{remedy}")
     return Finding("ok", "ISA", text)
 
 
-def _compiled(config: DoctorConfig) -> frozenset[str]:
-    """Names of the kernels in the cache."""
+_Kernels: TypeAlias = frozenset[tuple[str, int]]
+"""Files of the cache: path in it, and when it was written, in ns."""
+
+
+def _compiled(config: DoctorConfig) -> _Kernels:
+    """What is in the cache."""
     if config.run.backend != "numba" or config.run.kernels == "neon":
         return frozenset()
     try:
-        return frozenset(path.name for path in kernel_cache().rglob("*.nbc"))
+        folder = kernel_cache()
     except BackendError:
         return frozenset()  # told by the engine that cannot be opened
+    return frozenset((str(path.relative_to(folder)), path.stat().st_mtime_ns) for path in folder.rglob("*.nbc"))
 
 
-def _cache(before: frozenset[str], after: frozenset[str], seconds: float) -> Finding:
-    """Whether a run will have to compile: after the trial it will not."""
+def _cache(before: _Kernels, after: _Kernels, seconds: float, tried: Iterable[Scenario]) -> Finding:
+    """Whether a run will have to compile: after the trials one like them will not."""
     if not after:
         return Finding("ok", "JIT cache", "none is used")
     new = len(after - before)
     what = f"{new} of {len(after)} kernels were compiled just now, in less than {seconds:.0f} s" if new else "warm"
-    return Finding("ok", "JIT cache", f"{what}; nothing is left to compile: {len(after)} kernels in {kernel_cache()}")
+    scenarios = " and ".join(dict.fromkeys(tried))
+    return Finding(
+        "ok",
+        "JIT cache",
+        f"{what}; {len(after)} kernels in {kernel_cache()}: all that trials of {scenarios} took, another scenario or "
+        "batch size may need more",
+    )
 
 
-def _measured_memory(config: DoctorConfig, offline: RunOutcome) -> Finding:
+def _measured_memory(config: DoctorConfig, trial: RunOutcome) -> Finding:
     """What the trial took, with the samples of a real run beside it."""
-    peak, samples = int(read_run_file(offline.folder)["peak_memory_bytes"]), _samples_bytes(config)
+    peak, samples = int(read_run_file(trial.folder)["peak_memory_bytes"]), _samples_bytes(config)
     available = psutil.virtual_memory().available
     text = f"{(peak + samples) / _GB:.1f} GB by a trial and the samples, {available / _GB:.1f} GB available"
     return Finding("ok" if available > peak + samples else "fail", "memory, measured", text)

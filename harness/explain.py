@@ -89,14 +89,16 @@ def _for_server(result: RunResult, effective: SettingValues, standstill: Standst
     rate = float(effective["server_target_qps"])
     percentile, bound_s = latency_goal("Server", effective)
     assert bound_s is not None
-    if standstill is not None and (result.late_query_count or 0) <= _LATE_PER_MISSED * rate * standstill.seconds:
-        return (Advice("Server", "target_qps", rate, f"{standstill}, which made the late queries: the same again"),)
+    late, queries = result.late_query_count, result.query_count
+    if standstill is not None and late is not None and queries is not None:
+        allowed = early_stopping.allowed_late(queries, percentile)
+        if 0 <= allowed < late <= allowed + _LATE_PER_MISSED * rate * standstill.seconds:
+            return (Advice("Server", "target_qps", rate, f"{standstill}, which made the late queries: the same again"),)
     measured_ms, bound_ms = result.latency_ms.get(f"{100 * percentile:.2f}_percentile"), bound_s * MS_PER_S
     if measured_ms is not None and measured_ms > bound_ms:
         factor = _MUCH_LOWER_RATE if measured_ms > _FAR_OVER * bound_ms else _LOWER_RATE
         why = f"the {100 * percentile:g}th percentile of latency is {measured_ms:.4g} ms of at most {bound_ms:g} ms"
         return (Advice("Server", "target_qps", factor * rate, why),)
-    late, queries = result.late_query_count, result.query_count
     if late is None or queries is None:
         return ()
     needed = early_stopping.least_queries(late, percentile)

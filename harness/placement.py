@@ -58,11 +58,13 @@ def numa_node(cpu: int, topology: Path = _TOPOLOGY) -> int:
 class Cpus:
     """What there is to place threads on.
 
-    order: the CPUs this process may use, one of each physical core before any siblings, the fastest cores first. cores:
-    how many of them come before the siblings. fast: how many of those are no small cores of a big.LITTLE machine.
+    order: the CPUs this process may use, one of each physical core before any siblings, the fastest cores first. nodes:
+    the memory node of each. cores: how many of them come before the siblings. fast: how many of those are no small
+    cores of a big.LITTLE machine.
     """
 
     order: tuple[int, ...]
+    nodes: tuple[int, ...]
     cores: int
     fast: int
 
@@ -72,7 +74,7 @@ def available_cores(machine: Machine, topology: Path = _TOPOLOGY) -> Cpus:
 
     Siblings of a core (hyper-threads) share its arithmetic units, so they come last and are used only when asked for.
     Speeds are those of `machine.clusters`; a CPU in none of them counts as the slowest. Among cores of one speed
-    NUMA node by NUMA node, so that an instance spans two only if its number of threads leaves no other way.
+    NUMA node by NUMA node.
     """
     clusters = machine.clusters
     speed = {cpu: (is_fast(kind, clusters), kind.capacity) for kind in clusters for cpu in kind.cpus}
@@ -89,7 +91,9 @@ def available_cores(machine: Machine, topology: Path = _TOPOLOGY) -> Cpus:
         (siblings if core in seen else first).append(cpu)
         seen.add(core)
     fast = [cpu for cpu in first if speed.get(cpu, (False, 0))[0]]
-    return Cpus((*first, *siblings), len(first), len(fast) or len(first))
+    order = (*first, *siblings)
+    nodes = tuple(numa_node(cpu, topology) for cpu in order)
+    return Cpus(order, nodes, len(first), len(fast) or len(first))
 
 
 def plan(scenario: Scenario, instances: int | None, threads: int | None, cpus: Cpus) -> Placement:
@@ -98,6 +102,9 @@ def plan(scenario: Scenario, instances: int | None, threads: int | None, cpus: C
     Defaults: Offline and Server have one instance of one thread per core; the streams have one instance over all cores.
     Small cores take part by default in Offline alone: a team waits for its slowest member, and a query of Server for
     the instance that has it. One number given, the other is what then fits.
+
+    No small core or sibling is used while there are enough others. An instance spans NUMA nodes only if each node has
+    fewer CPUs left than it needs.
 
     Raises: BadInputError for more threads than CPUs.
     """
@@ -114,8 +121,26 @@ def plan(scenario: Scenario, instances: int | None, threads: int | None, cpus: C
             f"--instances {instances} x --threads {threads} = {instances * threads} threads, but this process may use "
             f"{len(cpus.order)} CPUs ({cpus.cores} cores): ask for at most {len(cpus.order)}"
         )
-    order = cpus.order
-    return Placement(tuple(tuple(sorted(order[i * threads : (i + 1) * threads])) for i in range(instances)))
+    wanted = instances * threads
+    enough = next(count for count in (cpus.fast, cpus.cores, len(cpus.order)) if count >= wanted)
+    teams = _teams(cpus.order[:enough], cpus.nodes, threads)[:instances]
+    return Placement(tuple(tuple(sorted(team)) for team in teams))
+
+
+def _teams(order: Sequence[int], nodes: Sequence[int], threads: int) -> list[Sequence[int]]:
+    """CPUs in teams of so many: first those within one node, by the rank of their best CPU, then of what is left."""
+    by_node: dict[int, list[int]] = {}
+    for cpu, node in zip(order, nodes, strict=False):
+        by_node.setdefault(node, []).append(cpu)
+    within = [team for cpus in by_node.values() for team in _cut(cpus, threads)]
+    within.sort(key=lambda team: order.index(team[0]))
+    taken = {cpu for team in within for cpu in team}
+    return within + _cut([cpu for cpu in order if cpu not in taken], threads)
+
+
+def _cut(cpus: Sequence[int], threads: int) -> list[Sequence[int]]:
+    """Full teams, in order; what is left over is in none."""
+    return [cpus[begin : begin + threads] for begin in range(0, len(cpus) - threads + 1, threads)]
 
 
 def pin_this_thread(cores: Sequence[int]) -> None:

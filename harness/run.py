@@ -17,14 +17,14 @@ from .config import RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
 from .explain import advise
-from .history import FORECASTS, History, Standstill
+from .history import FORECASTS, Standstill
 from .live import Goal
 from .messages import Opened, Task
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, Profile, doubt_about_input, not_the_official_model
 from .progress import Progress
 from .results import RunResult, check_endings, read_result
 from .run_folder import RunFolder, utc_now, write_atomically
-from .supervisor import Watch, supervise
+from .supervisor import Supervised, Watch, supervise
 from .timings import Durations
 from .timings_file import TIMINGS_FILE, timings_text
 
@@ -163,11 +163,17 @@ class _Run:
         """Supervise the child; whatever ends the test is written to run.json."""
         try:
             supervised = supervise(self._task, self._begin, self._progress)
-            result = self._read_result(supervised.history)
-            if self._task.config.mode == "performance":
-                self._folder.write_beside(TIMINGS_FILE, timings_text(supervised.responses, supervised.service))
+            result = self._read_result()
+            self._note_standstill(supervised.history.standstill())
+            if result.errors:
+                self._mark("failed", result=asdict(result))
+                self._write_beside(supervised)
+                raise RunFailedError(self._logged_errors(result))
+            if result.valid is False:
+                self._add_reasons("LoadGen's verdict is INVALID")
             self._mark("finished", result=asdict(result), peak_memory_bytes=supervised.ended.peak_memory_bytes)
             scored = self._score()
+            self._write_beside(supervised)
         except RunInterruptedError as error:
             self._mark("interrupted", error=str(error))
             raise
@@ -190,11 +196,10 @@ class _Run:
             standstill=self._standstill,
         )
 
-    def _read_result(self, history: History) -> RunResult:
-        """What LoadGen says; its verdict is one of the reasons against submission.
+    def _read_result(self) -> RunResult:
+        """What LoadGen says.
 
-        Raises: RunFailedError, after the result was written down, if LoadGen logged an error; DiskFullError if its logs
-        end early and there is no room for more.
+        Raises: RunFailedError; DiskFullError if its logs end early and there is no room for more.
         """
         try:
             result = read_result(self._folder.path)
@@ -203,18 +208,29 @@ class _Run:
             if self._folder.is_full():
                 raise DiskFullError(f"the disk is full, choose another with --output: {error}") from error
             raise
-        write_atomically(self._folder.path / FORECASTS, history.as_csv())
-        self._note_standstill(history.standstill())
-        if result.errors:
-            self._mark("failed", result=asdict(result))
-            more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
-            advice = advise(result, self._record["settings"]["effective"], self._standstill)
-            remedy = "; start from a lower --qps" if _SEARCH_FAILED in result.errors[0] else ""
-            remedy += "".join(f"; {one}" for one in advice)
-            raise RunFailedError(f"LoadGen logged an error: {result.errors[0]}{more}{remedy}")
-        if result.valid is False:
-            self._add_reasons("LoadGen's verdict is INVALID")
         return result
+
+    def _logged_errors(self, result: RunResult) -> str:
+        """What LoadGen logged as errors, and what to do."""
+        more = f" and {len(result.errors) - 1} more" if len(result.errors) > 1 else ""
+        advice = advise(result, self._record["settings"]["effective"], self._standstill)
+        remedy = "; start from a lower --qps" if _SEARCH_FAILED in result.errors[0] else ""
+        remedy += "".join(f"; {one}" for one in advice)
+        return f"LoadGen logged an error: {result.errors[0]}{more}{remedy}"
+
+    def _write_beside(self, supervised: Supervised) -> None:
+        """Files to look at, when the verdict is in run.json: one that cannot be written takes no result away.
+
+        A warning tells; run.json is not replaced again for its sake, for which there may be no room either.
+        """
+        texts = {FORECASTS: supervised.history.as_csv()}
+        if self._task.config.mode == "performance":
+            texts[TIMINGS_FILE] = timings_text(supervised.responses, supervised.service)
+        for name, text in texts.items():
+            try:
+                write_atomically(self._folder.path / name, text)
+            except (DiskFullError, RunFailedError) as error:
+                self._warn([f"{error}; the result is complete without it"])
 
     def _note_standstill(self, stood: Standstill | None) -> None:
         """Nothing of ours waits so long: other programs had the CPUs, or the machine was suspended."""

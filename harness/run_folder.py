@@ -137,11 +137,6 @@ class RunFolder:
         (self.path / _RESERVE_FILE).unlink(missing_ok=True)
         self.write(record)
 
-    def write_beside(self, name: str, text: str) -> None:
-        """A small file of a test that has ended, in the room held back. Raises: DiskFullError, RunFailedError."""
-        (self.path / _RESERVE_FILE).unlink(missing_ok=True)
-        write_atomically(self.path / name, text)
-
     def is_full(self) -> bool:
         """Whether the disk has no room left but what is held back."""
         probe = self.path / f"{_RESERVE_FILE}.probe"

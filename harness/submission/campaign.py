@@ -45,6 +45,8 @@ Kind: TypeAlias = Literal["performance", "accuracy", "TEST01", "TEST04"]
 _STATE: Final = "campaign.json"
 _FORMAT: Final = 1
 _TRIES: Final = 2
+_PASSES: Final = 3
+"""Over all steps: a performance run that a test had made again makes the other tests of its scenario due again."""
 _INFERRED_FROM: Final[Scenario] = "SingleStream"
 """The scenario to run if others are inferred: the one that may stand for most."""
 _START_S: Final = 10.0
@@ -171,10 +173,11 @@ class Campaign:
         """Make every run that is not done. say: told one line for each run that has ended.
 
         Raises: as `run.run`; RunFailedError if a run is not VALID, or a test not passed, after a second try; of a test
-        whose runs agree with each other the performance run is made again before that.
+        whose runs agree with each other the performance run is made again before that. RunFailedError too if such runs
+        made again leave a test due to the end.
         """
         steps = self.steps()
-        for number, step in (*enumerate(steps, start=1),) * 2:  # a second time for what a repeated run has made due
+        for number, step in (*enumerate(steps, start=1),) * _PASSES:
             if self._is_done(step.scenario, step.kind):  # asked again: a new load makes later runs of its scenario due
                 continue
             numbered = Numbered(progress, f"[{number}/{len(steps)}] ")
@@ -186,6 +189,12 @@ class Campaign:
                 say(f"{step}: {outcome.accuracy.line}")
             else:
                 self._test(step.kind, step.scenario, numbered, say)
+        due = [str(step) for step in self.steps() if not step.done]
+        if due:
+            raise RunFailedError(
+                f"performance runs were measured again and again, and still to be done: {', '.join(due)}; stop what "
+                "else is running, and go on with the same command: what is finished is kept"
+            )
 
     def finish(self) -> CampaignResult:
         """Package and check. Raises: BadInputError."""
@@ -231,7 +240,13 @@ class Campaign:
             return "accuracy" in record
         if record["result"]["valid"] is not True:
             return False
-        return kind == "performance" or (is_passed(kind, folder) and compliance.is_current(kind, folder.parent))
+        if kind == "performance":
+            return True
+        return (  # only beside a performance run that has ended is there anything to compare with
+            self._is_done(scenario, "performance")
+            and is_passed(kind, folder)
+            and compliance.is_current(kind, folder.parent)
+        )
 
     def _performance(self, scenario: Scenario, progress: Progress, say: Callable[[str], None]) -> None:
         for last in (*[False] * (_TRIES - 1), True):
@@ -289,7 +304,7 @@ class Campaign:
                 metrics.append(outcome.run.result.metric)
             if not last:
                 say(f"{scenario} {test}: {said}; once more")
-        if outcome.performance.passed or len(metrics) < _TRIES or not verify.are_alike(metrics):
+        if outcome.performance.passed or len(metrics) < _TRIES or not verify.are_alike(test, scenario, metrics):
             apart = f" (its runs: {' and '.join(f'{one:.4g}' for one in metrics)})" if metrics else ""
             raise RunFailedError(
                 f"{scenario} {test} failed twice: {said}{apart}; stop what else is running, and go on with the same "
@@ -330,17 +345,27 @@ class Campaign:
         write_atomically(path.with_suffix(".json"), json.dumps(asdict(found), indent=2) + "\n")
 
     def _back_off(self, scenario: Scenario, advice: Advice) -> None:
-        """Write the load that is advised; another key than the tuned one is added to it."""
+        """Write the load that is advised, if it is another one; another key than the tuned one is added to it.
+
+        Any other text in the file would make finished runs of the scenario due.
+        """
         tuned = self._tuned(scenario)
         assert tuned is not None
         if advice.key == tuned.key:
-            self._write_load(
-                replace(tuned, value=float(f"{advice.value:.6g}"), why=f"{tuned.why} Changed: {advice.why}.")
-            )
+            value = float(f"{advice.value:.6g}")
+            if value != float(f"{tuned.value:.6g}"):
+                self._write_load(replace(tuned, value=value, why=f"{tuned.why} Changed: {advice.why}."))
             return
         path = self._load_path(scenario)
-        text = path.read_text(encoding="utf-8")
-        write_atomically(path, f"{text}\n# {advice.why}.\n*.{scenario}.{advice.key} = {advice.value:.0f}\n")
+        line = f"*.{scenario}.{advice.key} = {advice.value:.0f}"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if line in lines:
+            return
+        for number, before in enumerate(lines):
+            if before.startswith(f"*.{scenario}.{advice.key} = "):  # which LoadGen's file may set but once
+                del lines[number - 2 : number + 1]
+                break
+        write_atomically(path, "\n".join((*lines, "", f"# {advice.why}.", line)) + "\n")
 
 
 def describe_steps(steps: Sequence[Step]) -> Iterator[str]:

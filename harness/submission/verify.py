@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..accuracy import Accuracy, score_some
-from ..config import ComplianceTest
+from ..config import ComplianceTest, Scenario
 from ..errors import BadInputError
 from ..responses import decode
-from ..results import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG, DetailLog, read_detail
+from ..results import ACCURACY_LOG, DETAIL_LOG, METRICS, SUMMARY_LOG, DetailLog, read_detail
 from ..settings import audit_path, read_audit_conf
 
 PASS: Final = "TEST PASS"
@@ -125,22 +125,31 @@ def verify_performance(test: ComplianceTest, performance_run: Path, test_run: Pa
         return Verification(False, f"Verifying performance.\n{FAIL}: {problem}\n")
     if test == "TEST01":
         scenario, old, new = reference.values["effective_scenario"], reference.metric, tested.metric
-        tolerance = _SHORT_TOLERANCE if old <= _SHORT_LATENCY_NS.get(scenario, 0) else _TOLERANCE
-        passed = old * (1 - tolerance) <= new <= old * (1 + tolerance)
+        allowed = tolerance(test, scenario, old)
+        passed = old * (1 - allowed) <= new <= old * (1 + allowed)
         scores = (f"Reference score = {old}", f"Test score = {new}")
     else:
         scenario = reference.values["effective_scenario"]
         old_text, new_text = _summary_score(performance_run, scenario), _summary_score(test_run, scenario)
-        tolerance = _SHORT_TOLERANCE if float(old_text) <= _SHORT_RATE_PER_S.get(scenario, 0) else _TOLERANCE
-        passed = float(new_text) < float(old_text) * (1 + tolerance)
+        passed = float(new_text) < float(old_text) * (1 + tolerance(test, scenario, float(old_text)))
         scores = (f"reference score = {old_text}", f"test score = {new_text}")
     verdict = PASS if passed else f"{FAIL}: Test score invalid"
     return Verification(passed, "\n".join(("Verifying performance.", *scores, verdict)) + "\n")
 
 
-def are_alike(metrics: Sequence[float]) -> bool:
-    """Whether runs of one test differ by less than TEST01 allows between two runs."""
-    return max(metrics) <= min(metrics) * (1 + _TOLERANCE)
+def tolerance(test: ComplianceTest, scenario: str, score: float) -> float:
+    """By which share two runs may differ. score: as the test compares it, in ns or per second."""
+    short = (_SHORT_LATENCY_NS if test == "TEST01" else _SHORT_RATE_PER_S).get(scenario, 0)
+    return _SHORT_TOLERANCE if score <= short else _TOLERANCE
+
+
+def are_alike(test: ComplianceTest, scenario: Scenario, metrics: Sequence[float]) -> bool:
+    """Whether runs of a test differ by no more than it allows between two runs. metrics: in the scenario's own unit."""
+    scores = [metric * METRICS[scenario].divisor for metric in metrics]
+    _, is_latency = _SUMMARY_SCORES[scenario]
+    if test == "TEST04" and is_latency:
+        scores = [_NS_PER_S / score for score in scores]
+    return max(scores) <= min(scores) * (1 + tolerance(test, scenario, min(scores)))
 
 
 @lru_cache

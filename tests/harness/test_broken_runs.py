@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness_support import Command, run_record, write_plugin
+from harness_support import Command, run_record, write_plugin, write_steady_plugin
 
 HANG_GUARD_S = 60
 INTERRUPT_LIMIT_S = 2.0
@@ -109,6 +109,31 @@ def test_an_error_that_loadgen_logs_fails_the_run(
     assert "error: LoadGen logged an error: error_invalid_test_settings" in done.stderr.splitlines()[-1]
     assert run_record(folder)["status"] == "failed"
     assert not (folder / "accuracy.txt").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["VALID", "an error of LoadGen's"])
+def test_a_file_beside_the_logs_that_cannot_be_written_changes_no_verdict(
+    fails: bool, command: Command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine makes folders where the files would be, as soon as there is a log."""
+    folder = tmp_path / "out/resnet50/SingleStream/performance"
+    blocked = [str(folder / name) for name in ("forecasts.csv", "timings.json")]
+    begun = f"os.path.exists({str(folder / 'mlperf_log_detail.txt')!r})"
+    block = f"{begun} and [os.makedirs(path, exist_ok=True) for path in {blocked}]"
+    write_steady_plugin(tmp_path, "blocking", f"(os := __import__('os'), {block}, 0.001)[-1]")
+    monkeypatch.syspath_prepend(tmp_path)
+    audit = tmp_path / "audit"
+    audit.write_text("*.*.performance_issue_unique = 1\n*.*.performance_issue_same = 1\n")
+    done = command(
+        "run", "--backend", "blocking", "--dataset-path", dataset, "--time", 0.5, "--output", tmp_path / "out",
+        *(("--audit-conf", audit) if fails else ()),
+    )  # fmt: skip
+    warned = [line for line in done.stderr.splitlines() if "Is a directory; the result is complete without it" in line]
+    record = run_record(folder)
+    assert [line.split("/")[-1].split(":")[0] for line in warned] == ["forecasts.csv", "timings.json"], done.stderr
+    assert (done.status, record["status"]) == ((1, "failed") if fails else (0, "finished"))
+    assert ("LoadGen logged an error: error_invalid_test_settings" in done.stderr.splitlines()[-1]) == fails
+    assert fails or record["result"]["valid"] is True
 
 
 def test_an_answer_of_the_wrong_shape_is_a_failure_and_debug_shows_where(

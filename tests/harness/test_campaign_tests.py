@@ -13,8 +13,10 @@ from harness_support import write_run_logs
 
 from harness.config import RunConfig
 from harness.errors import RunFailedError
+from harness.explain import Advice
 from harness.progress import Quiet
 from harness.results import RunResult
+from harness.settings import read_user_conf
 from harness.submission import audit, campaign
 from harness.submission.campaign import Campaign, CampaignConfig
 from harness.submission.package import PackageConfig
@@ -123,6 +125,64 @@ def test_tests_before_a_repeated_performance_run_are_judged_again(
     assert said[-2:] == ["TEST04: passed", "TEST01: passed"]
     assert machine.made == [*ALL, "TEST04", "performance", "TEST01"]
     assert "30000000.0" in (config.package.runs / "SingleStream/TEST01/verify_performance.txt").read_text()
+
+
+def test_a_campaign_killed_while_it_repeats_a_performance_run_goes_on(
+    config: CampaignConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder then holds no log, or the beginning of one; both tests wait for it."""
+    list(told(config, Machine({}), monkeypatch))
+    folder = config.package.runs / "SingleStream/performance"
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    log = folder / "mlperf_log_detail.txt"
+    for left in (log.read_text()[:-10], None):
+        log.unlink() if left is None else log.write_text(left)
+        assert [step.done for step in Campaign(config).steps()] == [False, True, False, False]
+    going_on = Machine({"performance": [31.0]})
+    assert [line.split(":")[0] for line in told(config, going_on, monkeypatch)] == ["performance", "TEST01", "TEST04"]
+    assert going_on.made == ["performance"], "the tests that were there are judged beside it"
+    assert all(step.done for step in Campaign(config).steps())
+
+
+def test_a_performance_run_repeated_late_leaves_no_test_behind(
+    config: CampaignConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TEST04 has performance repeated, then TEST01, then TEST04 again, which leaves TEST01 to be run a third time."""
+    machine = Machine(
+        {"performance": [40.0, 30.0, 50.0, 30.0], "TEST01": [40.0, 50.0, 50.0, 30.0], "TEST04": [30.0] * 4}
+    )
+    assert list(told(config, machine, monkeypatch))[-1] == "TEST01: passed"
+    repeated = ["performance", "TEST01", "TEST01", "performance", "TEST04", "TEST04", "performance", "TEST01"]
+    assert machine.made == [*ALL, "TEST04", *repeated]
+    assert all(step.done for step in Campaign(config).steps())
+
+
+def test_runs_measured_again_for_ever_end_the_campaign(config: CampaignConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each repeated performance run suits the test for which it was made and no other."""
+    monkeypatch.setattr(campaign, "_PASSES", 1)
+    machine = Machine({"performance": [40.0, 30.0], "TEST01": [40.0], "TEST04": [30.0, 30.0]})
+    last = list(told(config, machine, monkeypatch))[-1]
+    assert last.startswith(
+        "error: performance runs were measured again and again, and still to be done: SingleStream TEST01"
+    )
+
+
+def test_the_same_load_once_more_keeps_what_is_finished(
+    config: CampaignConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Advice to change nothing leaves the file as it is, to the byte; of one key there is never more than one line."""
+    list(told(config, Machine({}), monkeypatch))
+    running, load = Campaign(config), config.package.output / "load/SingleStream.conf"
+    before = load.read_text()
+    running._back_off("SingleStream", Advice("SingleStream", "target_latency", 20.0, "a standstill"))
+    assert load.read_text() == before
+    assert all(step.done for step in running.steps())
+    for count in (200, 200, 300):
+        running._back_off("SingleStream", Advice("SingleStream", "min_query_count", count, f"{count} are needed"))
+        assert load.read_text() == f"{before}\n# {count} are needed.\n*.SingleStream.min_query_count = {count}\n"
+        read_user_conf(load, "resnet50")
+    assert not any(step.done for step in running.steps())
 
 
 def test_a_machine_that_is_never_the_same_ends_the_campaign(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness_support import Command, write_steady_plugin
 
 from harness import doctor
+from harness.config import RunConfig
 from harness.doctor import check_labels
+from harness.submission.rounds import load_round
 
 NAMES = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 50_001)]
 PUBLISHED = (65, 970, 230, 809, 516)
@@ -36,22 +41,114 @@ def test_labels_of_imagenet() -> None:
     assert finding.level == "fail" and "class 0 has 0 images" in finding.text
 
 
-def findings(command: Command, dataset: Path, *more: object) -> tuple[int, dict[str, tuple[str, str]]]:
+Findings = dict[str, tuple[str, str]]
+
+
+def by_name(told: str) -> Findings:
+    """Level and text of each finding."""
+    lines = [line for line in told.splitlines() if line[:4].strip() in ("ok", "warn", "fail")]
+    return {line[5:].split(": ")[0]: (line[:4].strip(), line.split(": ", 1)[1]) for line in lines}
+
+
+def findings(command: Command, dataset: Path, *more: object) -> tuple[int, Findings]:
     """Exit status; level and text by name."""
     done = command("doctor", "--dataset-path", dataset, "--quiet", *more)
-    lines = [line for line in done.stdout.splitlines() if line[:4].strip() in ("ok", "warn", "fail")]
-    return done.status, {line[5:].split(": ")[0]: (line[:4].strip(), line.split(": ", 1)[1]) for line in lines}
+    return done.status, by_name(done.stdout)
 
 
-def test_a_machine_that_is_ready_for_a_rehearsal(command: Command, dataset: Path, model: Path) -> None:
-    status, found = findings(command, dataset, "--model", model, "--rehearsal", "--threads", 1)
-    assert (status, {level for level, _ in found.values()} <= {"ok", "warn"}) == (0, True), found
-    assert found["LoadGen"][1].endswith("seeds of v6.1")
-    assert found["label offset"] == ("ok", "15 of 20 images right")
-    assert found["images"] == ("warn", "20 images, a submission answers 50000")
-    assert "is none of the published" in found["model"][1]
-    status, found = findings(command, dataset, "--model", model, "--threads", 1)
+@dataclass(frozen=True)
+class User:
+    """Who has a cache of kernels; each call is a process of its own, since a process has but one cache folder."""
+
+    home: Path
+    model: Path
+
+    def doctor(self, dataset: Path, *more: object) -> tuple[int, Findings]:
+        """As `findings`, of one thread."""
+        command = [sys.executable, "-m", "harness", "doctor", "--dataset-path", dataset, "--model", self.model,
+                   "--threads", 1, "--quiet", *more]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CACHE_HOME": str(self.home)}
+        done = subprocess.run(
+            list(map(str, command)), env=environment, cwd=self.home, capture_output=True, text=True, timeout=240
+        )
+        return done.returncode, by_name(done.stdout)
+
+    def kernels(self) -> dict[str, int]:
+        """Path in the cache and time of writing of every compiled kernel."""
+        folder = self.home / "loadgen-numba/kernels"
+        return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory, model: Path) -> User:
+    """One whose cache is empty before the first call."""
+    return User(tmp_path_factory.mktemp("home"), model)
+
+
+@pytest.fixture(scope="module")
+def first_told(user: User, dataset: Path) -> Findings:
+    """With an empty cache, for a rehearsal."""
+    status, found = user.doctor(dataset, "--rehearsal")
+    assert status == 0, found
+    return found
+
+
+def test_a_machine_that_is_ready_for_a_rehearsal(first_told: Findings) -> None:
+    assert {level for level, _ in first_told.values()} <= {"ok", "warn"}
+    assert first_told["LoadGen"][1].endswith("seeds of v6.1")
+    assert first_told["label offset"] == ("ok", "15 of 20 images right")
+    assert first_told["images"] == ("warn", "20 images, a submission answers 50000")
+    assert "is none of the published" in first_told["model"][1]
+    assert re.fullmatch(r"\w+ kernels by numba, \d+ float32 in a vector, fp32", first_told["ISA"][1])
+
+
+def test_what_was_compiled_is_not_compiled_again_and_is_told(first_told: Findings, user: User, dataset: Path) -> None:
+    """Counted by what lies in the cache; the second call asks for a submission, for which this is no machine."""
+    before = user.kernels()
+    count = len(before)
+    where = f"{count} kernels in {user.home}/loadgen-numba/kernels"
+    assert count > 0
+    assert first_told["JIT cache"][1].startswith(f"{count} of {count} kernels were compiled just now, in less than ")
+    assert f"; {where}" in first_told["JIT cache"][1]
+    status, found = user.doctor(dataset)
+    assert user.kernels() == before
+    assert found["JIT cache"][1].startswith(f"warm; {where}")
+    assert found["JIT cache"][1].endswith(
+        ": all that trials of SingleStream and Offline took, another scenario or batch size may need more"
+    )
     assert (status, found["images"][0], found["model"][0]) == (1, "fail", "fail")
+
+
+@pytest.mark.parametrize(("asked", "remedy"), [("lesser", ": leave out --isa lesser"), (None, "")])
+def test_kernels_of_a_lesser_isa_are_told(
+    asked: str | None, remedy: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for by a flag, or by a file that describes another machine."""
+    engine = {"isa": "lesser", "kernels": "numba", "precision": "fp32"}
+    (tmp_path / "run.json").write_text(json.dumps({"backend": engine}))
+    monkeypatch.setattr(doctor, "detect", lambda isa="best": SimpleNamespace(isa=SimpleNamespace(name=isa, lanes=8)))
+    shared = RunConfig("r", "resnet50", "SingleStream", "performance", "numba", None, dataset, tmp_path, isa=asked)
+    outcome = SimpleNamespace(folder=tmp_path)
+    found = doctor._isa(doctor.DoctorConfig(shared, load_round("v6.1")), outcome)  # type: ignore[arg-type]
+    assert found.level == "warn"
+    assert found.text == f"lesser kernels by numba, 8 float32 in a vector, fp32; this machine has best{remedy}"
+
+
+def test_a_kernel_that_is_compiled_anew_counts(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one name lie in several folders of the cache, and a stale one is replaced."""
+    monkeypatch.setattr(doctor, "kernel_cache", lambda: tmp_path)
+    shared = RunConfig("r", "resnet50", "SingleStream", "performance", "numba", None, dataset, tmp_path)
+    config = doctor.DoctorConfig(shared, load_round("v6.1"))
+    told = []
+    for name, written_ns in (("a/k.nbc", 1), ("b/k.nbc", 1), ("b/k.nbc", 2), (None, 0)):
+        before = doctor._compiled(config)
+        if name is not None:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+            os.utime(tmp_path / name, ns=(written_ns, written_ns))
+        text = doctor._cache(before, doctor._compiled(config), 1.0, ["SingleStream"]).text
+        told.append(text.split(" kernels")[0].split(";")[0])
+    assert told == ["1 of 1", "1 of 2", "1 of 2", "warm"]
 
 
 def test_a_rehearsal_minds_neither_count_nor_labels_but_images_that_are_not_there(
@@ -65,14 +162,15 @@ def test_a_rehearsal_minds_neither_count_nor_labels_but_images_that_are_not_ther
 
 
 def test_what_is_wrong_is_told(
-    command: Command, dataset: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, dataset: Path, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shifted = tmp_path / "shifted"
     shutil.copytree(dataset, shifted)
     pairs = [line.split() for line in (dataset / "val_map.txt").read_text().splitlines()]
     (shifted / "val_map.txt").write_text("".join(f"{name} {(int(label) + 1) % 1000}\n" for name, label in pairs))
-    (tmp_path / "audit.config").write_text("*.*.mode = 1\n")
-    status, found = findings(command, shifted, "--model", model, "--rehearsal", "--round", "v6.0")
+    (user.home / "audit.config").write_text("*.*.mode = 1\n")
+    status, found = user.doctor(shifted, "--rehearsal", "--round", "v6.0")
+    (user.home / "audit.config").unlink()
     assert status == 1
     assert found["LoadGen"][0] == "fail" and "seed of v6.0" in found["LoadGen"][1]
     assert found["label offset"][0] == "fail" and "if +1 is added" in found["label offset"][1]
@@ -99,11 +197,15 @@ def test_what_the_system_says_of_its_cpus(
     ):
         (cpus / name).parent.mkdir(parents=True, exist_ok=True)
         (cpus / name).write_text(text + "\n")
-    group.mkdir()
-    (group / "cpu.max").write_text("50000 100000\n")
+    (group / "system.slice/tests.scope").mkdir(parents=True)
+    (group / "cpu.max").write_text("max 100000\n")
+    (group / "system.slice/cpu.max").write_text("50000 100000\n")
+    (group / "system.slice/tests.scope/cpu.max").write_text("80000 100000\n")
+    (tmp_path / "own").write_text("1:cpu:/elsewhere\n0::/system.slice/tests.scope\n")
     monkeypatch.setattr(doctor, "_CPUS", cpus)
     monkeypatch.setattr(doctor, "_CGROUP", group)
-    monkeypatch.setattr(os, "sched_getscheduler", lambda _process: os.SCHED_FIFO)
+    monkeypatch.setattr(doctor, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _process: os.SCHED_FIFO | os.SCHED_RESET_ON_FORK)
     status, found = findings(command, dataset, "--backend", "null", "--rehearsal")
     assert status == 0, found
     assert found["scheduling"][0] == "warn" and found["scheduling"][1].startswith("real-time priority")
@@ -114,26 +216,8 @@ def test_what_the_system_says_of_its_cpus(
     (cpus / "cpu0/thermal_throttle/core_throttle_count").write_text("0\n")
     (cpus / "cpu1/thermal_throttle/core_throttle_count").write_text("0\n")
     (cpus / "smt/active").write_text("0\n")
-    (group / "cpu.max").write_text("max 100000\n")
+    (group / "system.slice/cpu.max").write_text("max 100000\n")
+    (tmp_path / "own").write_text("0::/\n")
     _, found = findings(command, dataset, "--backend", "null", "--rehearsal")
     assert (found["throttling"][1], found["SMT"][1]) == ("none since the system started", "off")
     assert "CPU quota" not in found
-
-
-def test_the_cache_of_compiled_kernels(dataset: Path, model: Path, tmp_path: Path) -> None:
-    """Empty at first; then nothing is compiled. In processes of their own, since a process has but one cache folder."""
-    command = [sys.executable, "-m", "harness", "doctor", "--dataset-path", dataset, "--model", model, "--rehearsal",
-               "--threads", "1", "--quiet"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
-
-    def told() -> str:
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    first, then = told(), told()
-    (count,) = set(re.findall(r"^ok   JIT cache: (\d+) of \1 kernels were compiled just now", first, re.MULTILINE))
-    assert f"ok   JIT cache: warm; nothing is left to compile: {count} kernels in {tmp_path}/xdg/" in then
-    assert re.search(r"^ok   ISA: \w+ kernels by numba, \d+ float32 in a vector, fp32$", then, re.MULTILINE)
-    kernels = list((tmp_path / "xdg/loadgen-numba/kernels").rglob("*.nbc"))
-    assert len(kernels) == int(count)

@@ -180,6 +180,22 @@ def test_a_standstill_is_no_reason_for_another_rate() -> None:
     assert advice.value == pytest.approx(0.8 * 90.5)
 
 
+@pytest.mark.parametrize(
+    ("late", "queries", "key", "value"),
+    [
+        (0, 400, "min_duration", 4820),
+        (5, 400, "target_qps", 95),
+        (1, 600, "target_qps", 100),
+        (9, 1000, "target_qps", 100),
+    ],
+)
+def test_a_standstill_excuses_late_queries_and_nothing_else(late: int, queries: int, key: str, value: float) -> None:
+    """Early stopping asks for 459 queries if none is late: with 400 the same load would end as INVALID again."""
+    given = result("Server", latency_ms={"99.00_percentile": 14.0}, late_query_count=late, query_count=queries)
+    (advice,) = advise(given, EFFECTIVE, Standstill(1, 2.0))
+    assert (advice.key, advice.value) == (key, pytest.approx(value, abs=1))
+
+
 LOOKS = {
     "even": ([(0.5 * n, 45 * n) for n in range(100)], None),
     "large batches": ([(0.5 * n, 32 * (n // 8)) for n in range(100)], None),

@@ -33,10 +33,10 @@ from harness.run_folder import RunFolder
 
 
 class TestPlacement:
-    CPUS = placement.Cpus((0, 2, 4, 6, 1, 3, 5, 7), cores=4, fast=4)
+    CPUS = placement.Cpus((0, 2, 4, 6, 1, 3, 5, 7), (0,) * 8, cores=4, fast=4)
     """Four cores of two threads each: siblings last."""
 
-    BOARD = placement.Cpus((4, 5, 6, 7, 0, 1, 2, 3), cores=8, fast=4)
+    BOARD = placement.Cpus((4, 5, 6, 7, 0, 1, 2, 3), (0,) * 8, cores=8, fast=4)
     """big.LITTLE, big cores first."""
 
     @pytest.mark.parametrize(
@@ -69,6 +69,23 @@ class TestPlacement:
         """They work by default where nobody waits for the slowest, and last where they are asked for."""
         assert placement.plan(scenario, instances, threads, self.BOARD).cores == expected
 
+    @pytest.mark.parametrize(
+        ("instances", "threads", "expected"),
+        [
+            (2, 4, ((0, 1, 2, 3), (6, 7, 8, 9))),
+            (3, 4, ((0, 1, 2, 3), (6, 7, 8, 9), (4, 5, 10, 11))),
+            (4, 3, ((0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11))),
+            (1, 8, ((0, 1, 2, 3, 4, 5, 6, 7),)),
+            (2, 8, ((0, 1, 2, 3, 4, 5, 12, 13), (6, 7, 8, 9, 10, 11, 18, 19))),
+            (13, 1, tuple((cpu,) for cpu in range(13))),
+        ],
+    )
+    def test_an_instance_spans_nodes_only_where_it_must(self, instances: int, threads: int, expected: Any) -> None:
+        """Two nodes of six cores of two threads: where cores suffice nobody gets a sibling, wherever it may be."""
+        nodes = ((0,) * 6 + (1,) * 6) * 2
+        cpus = placement.Cpus(tuple(range(24)), nodes, cores=12, fast=12)
+        assert placement.plan("Offline", instances, threads, cpus).cores == expected
+
     def test_cores_of_a_machine_file(self, tmp_path: Path) -> None:
         """Big ones first, though CPU 0 is a small one; what the file does not name comes last."""
         allowed = sorted(os.sched_getaffinity(0))
@@ -95,7 +112,9 @@ class TestPlacement:
             (folder / f"node{cpu % 2}").mkdir()
         monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
         alike = replace(detect(), clusters=())
-        assert placement.available_cores(alike, tmp_path) == placement.Cpus((0, 2, 1, 3, 4, 6, 5, 7), cores=4, fast=4)
+        assert placement.available_cores(alike, tmp_path) == placement.Cpus(
+            (0, 2, 1, 3, 4, 6, 5, 7), (0, 0, 1, 1, 0, 0, 1, 1), cores=4, fast=4
+        )
         assert [placement.numa_node(cpu, tmp_path) for cpu in (0, 1, 6, 7)] == [0, 1, 0, 1]
 
     def test_a_pinned_thread_and_its_offspring_are_read_back(self) -> None:
