@@ -259,15 +259,20 @@ def test_a_process_that_was_stopped_is_told(dataset: Path, tmp_path: Path) -> No
 
 
 def test_advice_that_is_followed_makes_the_run_valid(command: Command, dataset: Path, tmp_path: Path) -> None:
-    """Offline at a rate far below what the null backend does ends too early; with the rate advised it does not."""
+    """Offline at a rate far below what the null backend does ends too early; with the rate advised it does not.
+
+    A run of a few milliseconds says little on a busy machine: then the next one is advised, from more samples.
+    """
     (tmp_path / "user.conf").write_text("*.Offline.min_query_count = 100\n")
     flags = ("run", "--backend", "null", "--dataset-path", dataset, "--scenario", "Offline", "--time", 0.3, "--quiet",
              "--user-conf", "user.conf")  # fmt: skip
-    first = command(*flags, "--qps", 1000)
-    assert run_record(tmp_path / "reports/runs/resnet50/Offline/performance")["result"]["valid"] is False
-    (advice,) = [text for text in first.stdout.splitlines() if text.startswith("-> ")]
-    rate = float(advice.split(" = ")[1].split()[0])
-    assert rate > 10_000
-    second = command(*flags, "--qps", 10 * rate)  # the null backend's own speed varies, on a busy machine by multiples
-    assert run_record(tmp_path / "reports/runs/resnet50/Offline/performance")["result"]["valid"] is True
-    assert not [text for text in second.stdout.splitlines() if text.startswith("-> ")]
+    valid, rate = [], 1000.0
+    while not valid or not (valid[-1] or len(valid) == 4):
+        done = command(*flags, "--qps", rate)
+        valid.append(run_record(tmp_path / "reports/runs/resnet50/Offline/performance")["result"]["valid"])
+        advice = [text for text in done.stdout.splitlines() if text.startswith("-> ")]
+        assert len(advice) == (0 if valid[-1] else 1)
+        if advice:
+            rate = 1.5 * float(advice[0].split(" = ")[1].split()[0])  # the null backend's speed varies from run to run
+            assert rate > 10_000
+    assert len(valid) > 1 and valid[-1]
