@@ -63,7 +63,7 @@ def settle_isa(kernels: Kernels, machine: Machine) -> None:
     """
     if kernels == "neon" or not runs_here(machine.isa):  # the latter can be planned for, and no more
         return
-    kernel_cache()
+    _require_numba()
     from .kernels.jit import prepare_cache, target_isa
 
     target_isa(machine.isa, machine.best_isa)
@@ -75,8 +75,7 @@ def kernel_cache() -> Path:
 
     Raises: MachineError if Numba is not installed.
     """
-    if not _numba_installed():
-        raise MachineError("kernels are compiled by Numba, which is not installed: pip install numba")
+    _require_numba()
     from .kernels.jit import CACHE_DIR
 
     return CACHE_DIR
@@ -104,6 +103,11 @@ def open_executor(kernels: Kernels, plan: Plan, threads: int) -> Executor:
 
         return NeonExecutor(plan, threads)
     return _NumbaExecutor(plan, threads)
+
+
+def _require_numba() -> None:
+    if not _numba_installed():
+        raise MachineError("kernels are compiled by Numba, which is not installed: pip install numba")
 
 
 def _numba_installed() -> bool:

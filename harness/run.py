@@ -233,10 +233,11 @@ class _Run:
                 self._warn([f"{error}; the result is complete without it"])
 
     def _note_standstill(self, stood: Standstill | None) -> None:
-        """Nothing of ours waits so long: other programs had the CPUs, or the machine was suspended."""
-        if (
-            stood is None or self._task.config.mode != "performance"
-        ):  # between sets of images there is nothing to answer
+        """Nothing of ours waits so long: other programs had the CPUs, or the machine was suspended.
+
+        Of performance runs; in an accuracy run there is nothing to answer between two sets of images.
+        """
+        if stood is None or self._task.config.mode != "performance":
             return
         self._standstill = stood
         self._record["standstill"] = asdict(stood)
