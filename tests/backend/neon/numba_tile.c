@@ -60,8 +60,8 @@ int main(void) {
                         sum += product, magnitude += fabs(product);
                     }
                 double off = fabs(value_of(x[Y + m * WIDTH + n]) - sum);
-                /* y to nearest; sums to odd, on the way of a product its pair's and those of all pairs */
-                if (!(off <= fabs(sum) / 512 + magnitude * ldexp(2 * (TAPS * words + 1) + 3, -24))) {
+                /* y to nearest (half of 2^-7); sums to odd, on the way of a product its pair's and those of all pairs */
+                if (!(off <= fabs(sum) / 256 + magnitude * ldexp(2 * (TAPS * words + 1) + 3, -24))) {
                     printf("depth %d, row %d, channel %d: off by %g\n", depth, m, n, off);
                     return 1;
                 }
