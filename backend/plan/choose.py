@@ -142,10 +142,10 @@ def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
     )
     pixels = group_images * problem.pixels
     runs = []
-    words = problem.taps * words_of(problem.depth, problem.element)
-    for index, panels in choose_tiles(machine.isa, pixels, problem.vectors, words):
+    words, groups = words_of(problem.depth, problem.element), problem.images // group_images
+    for index, panels in choose_tiles(machine, pixels, problem.vectors, problem.taps, words):
         tile = machine.isa.tiles[index]
-        blocks = choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth, problem.element)
+        blocks = choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth, problem.element, groups)
         runs.append(PanelRun(tile, panels, blocks))
     return GemmChoice(group_images, tuple(runs))
 
