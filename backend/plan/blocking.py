@@ -134,9 +134,9 @@ def choose_blocks(
     for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
     such that a block of the panel and its successor, which is being prefetched, fill half of L2. So do smaller ones if
     the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
-    to 1.25 times as fast on Cascade Lake). Where the pixels come in several groups that stay in L2 one at a time, a unit
-    is several panels of one group, so that not every panel fetches all of them (1x1 layers of 14 pixels and 8 images:
-    1.1). depth: in elements. pixels: of one group.
+    to 1.25 times as fast on Cascade Lake). Where the pixels come in several groups that stay in L2 one at a time, a
+    unit is several panels of one group, so that not every panel fetches all groups (1x1 layers of 14 pixels and 8
+    images: 1.1). depth: in elements. pixels: of one group.
     """
     words = -(-depth // element.per_word)
     width_bytes = tile.nr * machine.isa.lanes * 4

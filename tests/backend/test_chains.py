@@ -81,8 +81,8 @@ NETS: dict[str, Callable[[], Graph]] = {
 
 
 FOLLOWED = {"joins": 60, "bottleneck": 42, "strided bottleneck": 48, "tall windows": 35, "strided without overlap": 16}
-"""How many of the chains that are asked for can be followed; the others hold a value that a window reads and others, too, or
-bands that leave an op without a row."""
+"""How many of the chains that are asked for can be followed; the others hold a value that a window reads, and
+others read, too, or bands that leave an op without a row."""
 
 
 def chained(graph: Graph, max_batch: int, first: int, last: int, parts: int, rows: int, chunk: int = 1) -> Plan:
