@@ -139,8 +139,8 @@ class _LinkMaker:
 
 
 def _info(planning: Planning, ops: list[Conv], lowered: list[list[Draft]]) -> StepInfo:
-    """The chain's costs, and those of its links: what the op before has made is read from nowhere, what is only held
-    written nowhere."""
+    """The costs of the chain and of its links: what the op before has made is read from nowhere, and what is only held
+    is written nowhere."""
     infos = []
     for index, (op, drafts) in enumerate(zip(ops, lowered, strict=True)):
         for draft in drafts:
