@@ -106,9 +106,10 @@ def _goes_by_rows(planning: Planning, nodes: Mapping[str, ConvChoice], op: Op) -
 
 
 def _crowds(planning: Planning, index: int) -> bool:
-    """Whether what ops[index] reads is more than a third of L2: written, read and followed by the result, it would not
-    stay there."""
-    return 3 * planning.value_bytes(planning.graph.ops[index - 1].output) > planning.machine.l2_bytes
+    """Whether what ops[index] reads would not stay in L2: more than a third of it, written, read and followed by the
+    result, or more than all of it if it is written to the arena anyhow and only its reading would be saved."""
+    name, l2_bytes = planning.graph.ops[index - 1].output, planning.machine.l2_bytes
+    return planning.value_bytes(name) > (l2_bytes // 3 if read_once(planning.graph, name) else l2_bytes)
 
 
 def ops_to_choose(planning: Planning, segments: tuple[Segment, ...]) -> Iterator[tuple[Conv | Dense, int]]:

@@ -200,6 +200,18 @@ def test_a_large_picture_is_chained_and_needs_less_memory() -> None:
     assert f"chain: {chain.first_node} to {chain.last_node}" in str(plan)
 
 
+def test_a_sum_is_handed_over_if_l2_cannot_keep_it() -> None:
+    """The planner's own choice: a value that is written anyhow is read from L2 without a chain, if it fits there."""
+    net = Net()
+    x = net.conv(net.input(3, 32, 32), 4 * C)
+    x = net.conv(net.conv(x, C, (3, 3), pads=(1, 1, 1, 1)), 4 * C, residual=x, low=0.0)
+    graph = net.graph(net.conv(net.conv(x, C), 4 * C, residual=x))
+    value_bytes = 4 * C * 32 * 32 * 4
+    (chain,) = plan_graph(graph, 1, replace(MACHINE, l2_bytes=value_bytes - 4096)).record.chains
+    assert (chain.first_node, chain.last_node) == (graph.ops[2].name, graph.ops[3].name)
+    assert not plan_graph(graph, 1, replace(MACHINE, l2_bytes=value_bytes)).record.chains
+
+
 @pytest.mark.parametrize(
     "heights, windows",
     [
