@@ -19,6 +19,7 @@ Operands (offsets of x, y and residual in their own elements, others in words of
   scale, numbers, stages  of a step with bytes for x: see requantize.py.
   prefetch w[prefetch + i * prefetch_step] is fetched into L2 during iteration i over depth (two lines each); the
            planner points it at the weights that are needed next.
+Weights are fetched into L1 a little ahead of their use.
 The rows of y, and of residual if it will be added, are prefetched into L1 before the first multiply-add.
 x, y, sums and residual lie in one array, the arena. Rows may repeat (the last tile of a picture does): equal values are
 written to the same place.
@@ -41,9 +42,9 @@ from .requantize import Requantizer
 UNROLL: Final = 4
 """Words of depth per loop iteration: amortises the counters and the reloads of row pointers that found no register."""
 
-_AHEAD_WORDS: Final = 512
-"""Weights are fetched from L2 into L1 so far ahead, two iterations of four vectors: the hardware's prefetcher alone
-leaves 3 to 10 % of float32 layers, 2 to 5 % of those of bytes (ResNet50 on Cascade Lake)."""
+_AHEAD: Final = 2
+"""Weights are fetched from L2 into L1 so many iterations ahead: the hardware's prefetcher alone leaves 3 to 10 % of
+float32 layers, 2 to 5 % of those of bytes (ResNet50 on Cascade Lake; half or twice the distance is as good there)."""
 
 _CACHE_LINE_BYTES: Final = 64
 _CACHE_LINE_WORDS: Final = _CACHE_LINE_BYTES // 4
@@ -141,7 +142,7 @@ class _Emitter:
             if words == UNROLL:
                 for at in range(word * self.nr * lanes, (word + 1) * self.nr * lanes):
                     if at % _CACHE_LINE_WORDS == 0:
-                        self.prefetch(builder.gep(w, [I64(at + _AHEAD_WORDS)]), locality=3)
+                        self.prefetch(builder.gep(w, [I64(at + _AHEAD * UNROLL * self.nr * lanes)]), locality=3)
             for m in range(self.mr):
                 value = read(rows[m], k, word)
                 for n in range(self.nr):

@@ -47,8 +47,9 @@ _DEPTHWISE_OVERHEAD_PIXELS: Final = 2
 _DEPTHWISE_ROWS: Final = 7
 """Output rows per unit: the two further input rows that it reads are read by its neighbour, too."""
 
-_FEWEST_UNITS: Final = 16
-"""Units of a layer whose pixels come in groups that stay in L2: larger units read a group more seldom."""
+_GROUPED_UNITS: Final = 16
+"""Units of a layer whose pixels come in groups that stay in L2, at least: as many as its panels, or a layer of 1024
+channels, have in batch 1. Larger ones read a group more seldom, smaller ones feed larger teams."""
 
 _UNIT_STEPS: Final = 1 << 20
 """Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap
@@ -87,17 +88,18 @@ def direct_cycles(machine: Machine, macs: int, weight_count: int, element: Eleme
 
 
 @cache
-def choose_tiles(machine: Machine, pixels: int, vectors: int, taps: int, depth: int) -> tuple[tuple[int, int], ...]:
+def choose_tiles(machine: Machine, pixels: int, vectors: int, depth: int, x_bytes: int) -> tuple[tuple[int, int], ...]:
     """Covers `vectors` vectors of output channels by panels: ((index into isa.tiles, panels), ...), in channel order.
 
     The cheapest cover by `tile_cycles` of ceil(pixels / MR) tiles per panel, each NR used for one run of panels. Wide
-    panels are worth more where each of them reads the input from L3 once more. depth: in words.
+    panels are worth more where each of them reads the input from L3 once more. depth: of all taps, in words. x_bytes:
+    of the input that is read.
 
     Raises: KeyError if the tiles cannot cover that many vectors; those of an ISA, with one of NR = 1, cover any number.
     """
-    isa, reading = machine.isa, pixels * taps * depth / _WORDS_PER_CYCLE
-    weights_stay = 4 * taps * depth * vectors * isa.lanes <= machine.l2_bytes // 2
-    rereading = 0 if weights_stay or _pixels_stay(machine, pixels, depth) else reading
+    isa, reading = machine.isa, x_bytes / 4 / _WORDS_PER_CYCLE
+    weight_bytes = 4 * depth * vectors * isa.lanes
+    rereading = 0 if min(weight_bytes, x_bytes) <= machine.l2_bytes // 2 else reading
     best: dict[int, tuple[float, tuple[tuple[int, int], ...]]] = {0: (0.0, ())}
     for rest in range(1, vectors + 1):
         options = []
@@ -105,17 +107,12 @@ def choose_tiles(machine: Machine, pixels: int, vectors: int, taps: int, depth: 
             panels, left = divmod(rest, tile.nr)
             if panels and left in best:
                 cost, cover = best[left]
-                cycles = panels * (-(-pixels // tile.mr) * tile_cycles(tile, taps * depth) + rereading)
+                cycles = panels * (-(-pixels // tile.mr) * tile_cycles(tile, depth) + rereading)
                 cycles += _STEP_OVERHEAD_CYCLES + reading
                 options.append((cost + cycles, ((index, panels), *cover)))
         if options:
             best[rest] = min(options)
     return best[vectors][1]
-
-
-def _pixels_stay(machine: Machine, pixels: int, depth: int) -> bool:
-    """Whether so many pixels of an input stay in half of L2. depth: in words."""
-    return 4 * pixels * depth <= machine.l2_bytes // 2
 
 
 def choose_blocks(
@@ -125,6 +122,7 @@ def choose_blocks(
     panels: int,
     taps: int,
     depth: int,
+    x_bytes: int,
     element: Element = FLOAT32,
     groups: int = 1,
 ) -> Blocks:
@@ -136,13 +134,14 @@ def choose_blocks(
     the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
     to 1.25 times as fast on Cascade Lake). Where the pixels come in several groups that stay in L2 one at a time, a
     unit is several panels of one group, so that not every panel fetches all groups (1x1 layers of 14 pixels and 8
-    images: 1.1). depth: in elements. pixels: of one group.
+    images: 1.1). depth: in elements. pixels, x_bytes: of one group,
+    its output and the input that it reads.
     """
     words = -(-depth // element.per_word)
     width_bytes = tile.nr * machine.isa.lanes * 4
     panel_bytes = taps * words * width_bytes
     steps_per_tile = tile.mr * (width_bytes // 4) * taps * words
-    pixels_stay = 4 * pixels * words + pixels * panels * width_bytes <= machine.l2_bytes * 2 // 3
+    pixels_stay = x_bytes + pixels * panels * width_bytes <= machine.l2_bytes * 2 // 3
     if panels * panel_bytes <= machine.l2_bytes // 2 and (panels == 1 or not pixels_stay):
         tiles = max(1, min(_UNIT_STEPS // (steps_per_tile * panels), -(-pixels // tile.mr)))
         return Blocks(tiles * tile.mr, panels, taps, depth, panels_outside=False)
@@ -150,8 +149,8 @@ def choose_blocks(
     kc_taps = _balanced(taps, max(1, kc // words))
     kc_depth = depth if words <= kc else _balanced(words, kc) * element.per_word
     nc_panels = 1
-    if groups > 1 and _pixels_stay(machine, pixels, words):
-        nc_panels = min(panels, max(1, panels * groups // _FEWEST_UNITS))
+    if groups > 1 and x_bytes <= machine.l2_bytes // 2:
+        nc_panels = min(panels, max(1, panels * groups // _GROUPED_UNITS))
     return Blocks(-(-pixels // tile.mr) * tile.mr, nc_panels, kc_taps, kc_depth, panels_outside=True)
 
 

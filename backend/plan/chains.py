@@ -3,8 +3,8 @@
 A unit of a chain is a part of the last op's output rows. It is worked through in bands of a few rows: each op computes
 the rows that the next one's windows need, into memory of the worker's own, and keeps the rows that windows of two bands
 share. Only where two parts meet are rows computed twice. A value that is also read elsewhere, a later residual, is
-written to where it lies anyhow, and read from there while it is warm; only ops that read each row once may follow it.
-Pure; changes no result.
+written to where it lies anyhow, and read from there while it is warm. Behind it a chain goes on row by row, so that all
+of its rows are written, each by one part. Pure; changes no result.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _TWICE: Final = 1 / 8
 """The share of the first op's rows that may be computed twice, where parts meet. A plan does not know its team: more
 parts feed more threads."""
 
-_FEWEST_ROWS: Final = 4
-"""Output rows of a part, at least: the last tile of each band is not full."""
+_FEWEST_ROWS: Final = 3
+"""Output rows of a part, at least: in lower bands the last tile, which is not full, counts for more."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Window:
 
 
 ROW_BY_ROW: Final = Window(1, 0, 1)
-"""Of 1x1 convolutions of stride 1: all rows are read, each by one output row."""
+"""Each row is read by the output row of its number, and by no other."""
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,11 @@ def _check_chains(planning: Planning, choices: Choices) -> None:
         done = chain.last
         segment = next(segment for segment in choices.segments if chain.first < segment.last)
         for index in range(chain.first + 1, chain.last):
-            if index >= segment.last or not can_link(planning, choices.nodes, segment, index):
+            if index >= segment.last or not can_link(planning, choices.nodes, segment, chain.first, index):
                 raise PlanError(
                     f"{at}nodes {names[index - 1]!r} and {names[index]!r}: in a chain only convolutions of a segment "
-                    "with chunk 1, depthwise or by conv_gemm in one group, follow each other, and a value that "
-                    "is also read elsewhere is followed by 1x1 of stride 1"
+                    "with chunk 1, depthwise or by conv_gemm in one group, follow each other, and behind a "
+                    "value that is also read elsewhere only windows of one row with stride 1"
                 )
         ops = convolutions(planning.graph.ops[chain.first : chain.last])
         heights = [planning.layout(op.output).h for op in ops]

@@ -32,7 +32,7 @@ class GemmProblem:
     """What conv_gemm is to compute, per group of a convolution: K = taps x depth, N = vectors x lanes.
 
     images: most that a step works on at once. pixels: of one output picture. depth: in elements of type
-    `element`.
+    `element`. x_bytes: of one input picture, as far as it is read.
     """
 
     images: int
@@ -41,6 +41,7 @@ class GemmProblem:
     taps: int
     depth: int
     element: Element
+    x_bytes: int
 
 
 def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | None = None) -> Choices:
@@ -64,7 +65,7 @@ def _choose_chains(
         first = segment.first
         while first < segment.last:
             end = first + 1
-            while end < segment.last and can_link(planning, nodes, segment, end) and _crowds(planning, end):
+            while end < segment.last and can_link(planning, nodes, segment, first, end) and _crowds(planning, end):
                 end += 1
             options = (_chain(planning, first, last) for last in range(end, first + 1, -1))
             chain = next((option for option in options if option is not None), None)
@@ -86,14 +87,17 @@ def _chain(planning: Planning, first: int, last: int) -> Chain | None:
     return None if bands is None else Chain(first, last, *bands)
 
 
-def can_link(planning: Planning, nodes: Mapping[str, ConvChoice], segment: Segment, index: int) -> bool:
-    """Whether a chain of ops of a segment may go from the op before ops[index] on to that one."""
-    before, after = planning.graph.ops[index - 1 : index + 1]
+def can_link(planning: Planning, nodes: Mapping[str, ConvChoice], segment: Segment, first: int, index: int) -> bool:
+    """Whether a chain of a segment's ops, from ops[first] to the one before ops[index], may go on to that one."""
+    graph, after = planning.graph, planning.graph.ops[index]
     return (
         segment.chunk == 1
-        and hands_over(before, after)
-        and all(_goes_by_rows(planning, nodes, op) for op in (before, after))
-        and (read_once(planning.graph, before.output) or chain_windows(planning, convolutions([after])) == [ROW_BY_ROW])
+        and hands_over(graph.ops[index - 1], after)
+        and all(_goes_by_rows(planning, nodes, op) for op in graph.ops[index - 1 : index + 1])
+        and (
+            all(read_once(graph, op.output) for op in graph.ops[first:index])
+            or chain_windows(planning, convolutions([after])) == [ROW_BY_ROW]
+        )
     )
 
 
@@ -122,7 +126,7 @@ def ops_to_choose(planning: Planning, segments: tuple[Segment, ...]) -> Iterator
 
 def gemm_problem(planning: Planning, op: Conv | Dense, chunk: int) -> GemmProblem:
     """The problem that `lower_conv` or `lower_dense` gives to conv_gemm."""
-    y = planning.layout(op.output)
+    x, y = planning.layout(op.x), planning.layout(op.output)
     shape = planning.value(op.weight).shape
     if isinstance(op, Dense):
         (depth, channels), taps = shape, 1
@@ -130,8 +134,9 @@ def gemm_problem(planning: Planning, op: Conv | Dense, chunk: int) -> GemmProble
         channels, taps, depth = shape[0], shape[2], shape[1] * shape[3]
     else:
         channels, taps, depth = shape[0] // op.group, shape[2] * shape[3], shape[1]
-    vectors, element = -(-channels // planning.machine.isa.lanes), planning.layout(op.x).element
-    return GemmProblem(y.images * chunk, y.h * y.w, vectors, taps, whole_words(depth, element), element)
+    vectors, depth = -(-channels // planning.machine.isa.lanes), whole_words(depth, x.element)
+    x_bytes = x.element.bytes * min(x.h * x.w * x.pixel, y.h * y.w * taps * depth)
+    return GemmProblem(y.images * chunk, y.h * y.w, vectors, taps, depth, x.element, x_bytes)
 
 
 def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
@@ -143,10 +148,13 @@ def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
     )
     pixels = group_images * problem.pixels
     runs = []
-    words, groups = words_of(problem.depth, problem.element), problem.images // group_images
-    for index, panels in choose_tiles(machine, pixels, problem.vectors, problem.taps, words):
+    words, groups = problem.taps * words_of(problem.depth, problem.element), problem.images // group_images
+    x_bytes = group_images * problem.x_bytes
+    for index, panels in choose_tiles(machine, pixels, problem.vectors, words, x_bytes):
         tile = machine.isa.tiles[index]
-        blocks = choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth, problem.element, groups)
+        blocks = choose_blocks(
+            machine, tile, pixels, panels, problem.taps, problem.depth, x_bytes, problem.element, groups
+        )
         runs.append(PanelRun(tile, panels, blocks))
     return GemmChoice(group_images, tuple(runs))
 

@@ -23,6 +23,7 @@ _LEFT: Final = 4
 """So many columns are names, aligned to the left; figures follow."""
 
 _LONGEST_NAME: Final = 44
+_NAMED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,35 @@ def plan_text(plan: Plan, threads: int = 1, roofs: Roofs | None = None) -> str:
     table = [[*_COLUMNS, *(["expected us"] if roofs else [])]]
     table += [_cells(row, roofs) for row in rows]
     table.append(_sums(rows, roofs))
-    return "\n".join([*_heading(plan, roofs), "", *_aligned(table), "", *_chains(plan), *_memory(plan, threads)])
+    return "\n".join(
+        [
+            *_heading(plan, roofs),
+            "",
+            *_aligned(table),
+            "",
+            *_chains(plan),
+            *_left_in_float(plan, rows),
+            *_memory(plan, threads),
+        ]
+    )
+
+
+def _left_in_float(plan: Plan, rows: Sequence[PlanRow]) -> list[str]:
+    """Of a quantised model, the layers that integers do not compute."""
+    layers = {row.info.node: row.types for row in rows if row.operations}
+    left = [name for name, types in layers.items() if not types]
+    if plan.record.precision != "int8" or not left:
+        return []
+    return [
+        f"float32: {len(left)} of {len(layers)} layers are not quantised in the model, or not in a way that integers "
+        f"can follow: {', '.join(left[:_NAMED])}{', ...' if len(left) > _NAMED else ''}"
+    ]
 
 
 def _chains(plan: Plan) -> list[str]:
     return [
         f"chain: {chain.first_node} to {chain.last_node} in {chain.parts} units, by bands of at most {chain.rows} "
-        "output rows; what lies between stays in scratch memory"
+        "output rows; of what lies between only what is also read elsewhere leaves scratch memory"
         for chain in plan.record.chains
     ]
 

@@ -10,10 +10,10 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -129,9 +129,9 @@ def choose_images(folder: Path, calibration_list: Path | None, count: int | None
     if count is not None and count > len(names):
         raise BadInputError(f"--count {count}: --calibration-list {calibration_list} names {len(names)} images")
     chosen = [folder / name for name in names[:count]]
-    for path in chosen:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise BadInputError(f"--calibration-list {calibration_list}: {path.name!r} is outside {folder}")
+    for name in names[:count]:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BadInputError(f"--calibration-list {calibration_list}: {name!r} is outside {folder}")
     missing = [path.name for path in chosen if not path.is_file()]
     if missing:
         raise BadInputError(
@@ -157,6 +157,30 @@ def _images_of(folder: Path) -> list[Path]:
 def _rest(available: list[Path], chosen: list[Path]) -> tuple[Path, ...]:
     used = set(chosen)
     return tuple(path for path in available if path not in used)
+
+
+@dataclass(frozen=True)
+class Feeds(Sequence[dict[str, npt.NDArray[np.float32]]]):
+    """What a session is fed, image by image: made when asked for, as float32 takes four times the memory.
+
+    name: of the model's input. images: uint8 [N, H, W, 3].
+    """
+
+    name: str
+    images: npt.NDArray[np.uint8]
+    spec: PreprocessSpec
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, npt.NDArray[np.float32]]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Feeds: ...
+    def __getitem__(self, index: int | slice) -> dict[str, npt.NDArray[np.float32]] | Feeds:
+        if isinstance(index, slice):
+            return replace(self, images=self.images[index])
+        return {self.name: self.spec.to_float(self.images[index][None], "NCHW")}
 
 
 def load_images(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from backend import detect
+from backend.simd.isa import AVX512_VNNI, AVX_VNNI
+
 from .measure import COLLAPSED_LEVELS
 from .run import Outcome
 
@@ -27,6 +30,12 @@ def report_lines(outcome: Outcome) -> Iterator[str]:
     where = "the calibration images themselves" if outcome.tested_on_calibration else "images not calibrated on"
     share = 100 * outcome.agreeing / outcome.tested
     yield f"same top-1 class as float32: {outcome.agreeing} of {outcome.tested} ({share:.1f} %), {where}"
+    isa = detect().isa
+    if isa.architecture == "x86_64" and not {AVX512_VNNI, AVX_VNNI} & set(isa.extensions):
+        yield (
+            "note: measured by onnxruntime, whose sums of bytes may saturate on a CPU without VNNI, as this one is; "
+            "those of 'run' do not"
+        )
     yield from _stability_lines(outcome)
     yield from _spread_lines(outcome)
     yield f"model: {config.output}"

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnx
 from onnx import version_converter
 
@@ -24,7 +23,7 @@ from ..errors import BadInputError
 from ..profiles import PROFILES
 from ..progress import Progress
 from .config import QuantizeConfig
-from .images import Chosen, choose_images, load_images, write_whole
+from .images import Chosen, Feeds, choose_images, load_images, write_whole
 from .measure import (
     Floats,
     Stability,
@@ -82,8 +81,7 @@ def run_quantize(config: QuantizeConfig, progress: Progress) -> Outcome:
         progress.phase(f"preparing {config.model}")
         _prepare(config, prepared)
         name, output = _interface(config, prepared, (3, spec.crop_height, spec.crop_width))
-        feeds = [{name: image} for image in np.split(spec.to_float(calibration, "NCHW"), len(calibration))]
-        test_feeds = [{name: image} for image in np.split(spec.to_float(tested, "NCHW"), len(tested))]
+        feeds, test_feeds = Feeds(name, calibration, spec), Feeds(name, tested, spec)
         layers = layers_of(onnx.load(prepared))
         kept = _kept_layers(config, [layer.name for layer in layers])
         _quantize(config, prepared, quantized, feeds, kept, progress)

@@ -103,6 +103,8 @@ def test_weights_that_int8_cannot_hold_stay_in_float() -> None:
     found = _integer_ops(run_passes(read_model(_quantized("u8u8"))))
     assert found["Conv"] + found["Conv+"] == 6
     assert found["Conv"] > 0
+    text = str(InferenceSession(_quantized("u8u8"), isa=MACHINE.isa.name).plan())
+    assert f"float32: {found['Conv'] + found['Dense']} of 7 layers" in text
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
@@ -122,6 +124,31 @@ def test_twin_against_onnxruntime(name: str) -> None:
 
 def _initializer(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
     return next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.2e-7])
+def test_the_bias_of_a_channel_without_weights_is_kept(scale: float) -> None:
+    """Its scale is a placeholder: in steps of it, a bias in float32 would be lost, or beyond int32."""
+    constants = {
+        "xs": np.float32(0.5), "xz": np.uint8(0), "ys": np.float32(0.01), "yz": np.uint8(0),
+        "w": np.array([[0], [100]], np.int8)[..., None, None], "wz": np.zeros(2, np.int8),
+        "ws": np.array([scale, 0.0001], np.float32), "b": np.array([0.26, 0.1], np.float32),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", "x xs xz", "q"),
+        node("DequantizeLinear", "q xs xz", "d"),
+        node("DequantizeLinear", "w ws wz", "dw", axis=0),
+        node("Conv", "d dw b", "c", name="conv"),
+        node("QuantizeLinear", "c ys yz", "r"),
+        node("DequantizeLinear", "r ys yz", "y"),
+    ]
+    proto = model(nodes, {"x": ["N", 1, 4, 4]}, ["y"], constants)
+    feed = {"x": np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)}
+    session = InferenceSession(proto, isa=MACHINE.isa.name)
+    assert "float32:" not in str(session.plan())
+    got, want = session.run(None, feed)[0], run_onnxruntime(proto, feed)[0]
+    assert set(np.rint(got[0, 0].ravel() / 0.01)) == {26}
+    assert np.abs(got - want).max() <= 0.0101
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)

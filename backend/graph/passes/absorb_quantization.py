@@ -12,7 +12,8 @@ r"""Turns float32 ops between Dequantize and Quantize into integer ops.
 
 Weights must be constants that the model states as integers (`Graph.quantized`). A bias may be any constant, as some
 quantisers leave it in float32: where it is not stated in steps of the accumulator (x's scale times the weight's), it is
-rounded to them, by half a step at most, which is far below a step of the result. Weights whose distance from their zero
+rounded to them, by half a step at most: no more than the rounding of a single x does to the sum. A channel without
+weights, whose scale means nothing, takes one from its bias. Weights whose distance from their zero
 point does not fit int8, sums that might not fit int32, scales along another axis than the output channels': such ops
 stay as they are, and compute what the model says in float32. The arithmetic of quantising in between is kept, so that
 fused and unfused differ by float32 rounding, and by that half step of a bias, alone.
@@ -148,7 +149,7 @@ class _Absorbing:
         if folded is None:
             return None
         weight, weight_scale = folded
-        scale = x.scale * weight_scale
+        scale = self._accumulator_scale(op, x.scale * weight_scale, weight)
         bias = self._int32_bias(op, scale)
         if bias is None or not _fits_int32(op, x, weight, bias):
             return None
@@ -172,15 +173,30 @@ class _Absorbing:
             ),
         )
 
+    def _accumulator_scale(self, op: Conv | Dense, scale: _Array, weight: _Array) -> _Array:
+        """x's scale times the weights', but for channels whose weights are all zero and whose bias is not stated in
+        steps of it: one in which the bias is a whole number, so that float32 loses nothing of it."""
+        if op.bias == ABSENT or self._stated_bias(op, scale) is not None:
+            return scale
+        dead = ~weight.any(axis=tuple(range(1, weight.ndim)) if isinstance(op, Conv) else 0)
+        bias = np.abs(self.constants[op.bias].astype(np.float64))
+        return np.where(dead & (bias > 0), bias / 2**24, scale)
+
+    def _stated_bias(self, op: Conv | Dense, scale: _Array) -> _Array | None:
+        """The bias as the model has it, if it is in steps of `scale`."""
+        stated = self.graph.quantized.get(op.bias)
+        if stated is None or stated.stored.dtype != np.int32 or any(stated.quantization.zero_point):
+            return None
+        own = np.broadcast_to(np.array(stated.quantization.scale), scale.shape)
+        return stated.stored if np.allclose(own, scale, rtol=1e-6, atol=0) else None
+
     def _int32_bias(self, op: Conv | Dense, scale: _Array) -> _Array | None:
-        """The bias in steps of the accumulator, as the model states it if its scale is the accumulator's."""
+        """The bias in steps of the accumulator; None if they would not fit int32."""
         if op.bias == ABSENT:
             return np.zeros(scale.shape, np.int32)
-        stated = self.graph.quantized.get(op.bias)
-        if stated is not None and stated.stored.dtype == np.int32 and not any(stated.quantization.zero_point):
-            own = np.broadcast_to(np.array(stated.quantization.scale), scale.shape)
-            if np.allclose(own, scale, rtol=1e-6, atol=0):
-                return stated.stored
+        stated = self._stated_bias(op, scale)
+        if stated is not None:
+            return stated
         steps = np.rint(self.constants[op.bias].astype(np.float64) / scale)
         return steps.astype(np.int32) if np.abs(steps).max() < 2**31 else None
 
