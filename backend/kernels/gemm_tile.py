@@ -140,9 +140,10 @@ class _Emitter:
         for word in range(words):
             panel = [self.dot.weights(builder.gep(w, [I64((word * self.nr + n) * lanes)])) for n in range(self.nr)]
             if words == UNROLL and self.sum == I32:
-                ahead = word * self.nr * lanes + _AHEAD_WORDS
                 for n in range(self.nr):
-                    self.prefetch(builder.gep(w, [I64(ahead + n * lanes)]), locality=3)
+                    at = (word * self.nr + n) * lanes
+                    if at % _CACHE_LINE_WORDS == 0:
+                        self.prefetch(builder.gep(w, [I64(at + _AHEAD_WORDS)]), locality=3)
             for m in range(self.mr):
                 value = read(rows[m], k, word)
                 for n in range(self.nr):
