@@ -70,12 +70,18 @@ def _read(driver: subprocess.Popen[bytes], size: int) -> bytes:
 
 
 @cache
-def _driver(features: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    """Compiled and started; it serves all tests of this process that want those features."""
+def _objects() -> Path:
+    """Where all drivers of this process are compiled: most sources are the same for CPUs with other features."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    target = Path(folder.name) / "driver"
-    build.compile_sources(CROSS, Path(folder.name), sorted(features), target, ("-static", "-lm"), extra=(_DRIVER,))
+    return Path(folder.name)
+
+
+@cache
+def _driver(features: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """Compiled and started; it serves all tests of this process that want those features."""
+    target = _objects() / "_".join(("driver", *features))
+    build.compile_sources(CROSS, _objects(), sorted(features), target, ("-static", "-lm"), extra=(_DRIVER,))
     running = subprocess.Popen([*EMULATOR, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     atexit.register(running.kill)
     return running

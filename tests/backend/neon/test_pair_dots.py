@@ -12,10 +12,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from plan_runner import KERNELS, MACHINE, plan_graph, run_plan
+from plan_runner import ISA, KERNELS, MACHINE, plan_graph, run_plan
 from small_nets import Net, random_inputs
 
-from backend.simd.isa import NEON
+from backend.simd.isa import NEON_BF16
 
 pytestmark = pytest.mark.skipif(KERNELS != "neon", reason="needs a compiler for Arm: tools/arm64/test --kernels")
 if KERNELS == "neon":
@@ -38,7 +38,8 @@ def test_tiles_of_odd_and_of_even_height_give_the_same_bits(depth: int) -> None:
     net = Net()
     graph = net.graph(net.conv(net.input(depth, 9, 9), 96, (3, 3), strides=(2, 2), pads=(1, 1, 1, 1)))
     inputs = random_inputs(graph, 1)
-    machines = (replace(MACHINE, isa=replace(NEON, tiles=(tile,))) for tile in NEON.tiles)
+    assert NEON_BF16 in ISA.extensions
+    machines = (replace(MACHINE, isa=replace(ISA, tiles=(tile,))) for tile in ISA.tiles)
     plans = [plan_graph(graph, 1, machine, "bf16") for machine in machines]
     results = [run_plan(made, inputs)[0] for made in plans]
     assert len({result.tobytes() for result in results}) == 1
