@@ -147,6 +147,7 @@ def compile_sources(
     """
     (scratch / "step.h").write_text(step_header(), encoding="utf-8")
     uses = {**SOURCES, **{FEATURE_SOURCES[name]: (name,) for name in features if name in FEATURE_SOURCES}}
+    units: list[tuple[Path, tuple[str, ...]]]
     units = [(_SOURCES / name, (_march(wanted, features),)) for name, wanted in uses.items()]
     units += [(path, (BASELINE,)) for path in extra]
     units += [(_SOURCES / _TABLE, (BASELINE, *(f"-DLN_HAS_{feature.upper()}" for feature in features)))]
