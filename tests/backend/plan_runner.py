@@ -82,9 +82,10 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
         )  # fmt: skip
         return _checked(memory, arena, outputs)
     io = np.array([array.ctypes.data for array in arrays] + [inside.ctypes.data for _, inside, _ in outputs], np.int64)
-    addresses = kernel_addresses(ISA, plan.kernels)
+    isa = plan.machine.isa  # a test may have taken extensions from it
+    addresses = kernel_addresses(isa, plan.kernels)
     steps = plan.steps.view(np.recarray)
-    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, plan.walked, images)
+    bound = (isa, addresses, arena, plan.weights, plan.tables, io, steps, 0, plan.walked, images)
     before = [array.tobytes() for array in (plan.weights, plan.tables)]
     if threads == 1:
         executor.run_serial(*bound)
