@@ -42,9 +42,8 @@ UNROLL: Final = 4
 """Words of depth per loop iteration: amortises the counters and the reloads of row pointers that found no register."""
 
 _AHEAD_WORDS: Final = 512
-"""Weights of bytes are fetched from L2 into L1 so far ahead, two or three iterations: a dot product of four takes no
-longer than one multiply-add, so that weights are needed as fast as in float32, but rows of x four times as seldom, and
-there is room for these instructions beside them."""
+"""Weights are fetched from L2 into L1 so far ahead, two iterations of four vectors: the hardware's prefetcher alone
+leaves 3 to 10 % of float32 layers, 2 to 5 % of those of bytes (ResNet50 on Cascade Lake)."""
 
 _CACHE_LINE_BYTES: Final = 64
 _CACHE_LINE_WORDS: Final = _CACHE_LINE_BYTES // 4
@@ -139,9 +138,8 @@ class _Emitter:
         sums = [list(row) for row in tile]
         for word in range(words):
             panel = [self.dot.weights(builder.gep(w, [I64((word * self.nr + n) * lanes)])) for n in range(self.nr)]
-            if words == UNROLL and self.sum == I32:
-                for n in range(self.nr):
-                    at = (word * self.nr + n) * lanes
+            if words == UNROLL:
+                for at in range(word * self.nr * lanes, (word + 1) * self.nr * lanes):
                     if at % _CACHE_LINE_WORDS == 0:
                         self.prefetch(builder.gep(w, [I64(at + _AHEAD_WORDS)]), locality=3)
             for m in range(self.mr):

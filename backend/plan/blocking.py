@@ -13,7 +13,7 @@ from typing import Final
 
 from ..machine import Machine
 from ..simd.element import FLOAT32, Element
-from ..simd.isa import Isa, Tile
+from ..simd.isa import Tile
 
 FMA_PER_CYCLE: Final = 2
 _LOADS_PER_CYCLE: Final = 2
@@ -31,7 +31,8 @@ _STEP_OVERHEAD_CYCLES: Final = 10000
 MobileNetV2 are as fast with one thread, by one more step."""
 
 _WORDS_PER_CYCLE: Final = 4
-"""Rate at which another step reads the input once more, from L2 or L3: 16 bytes of the 11 to 25 measured."""
+"""Rate at which another step, or another panel where neither weights nor input stay in L2, reads the input once more,
+from L2 or L3: 16 bytes of the 11 to 25 measured."""
 
 L3_BYTES_PER_CYCLE: Final = 4
 """What a core gets of activations that lie in L3 and are not prefetched, while all cores work; roughly a server's."""
@@ -45,6 +46,9 @@ _DEPTHWISE_OVERHEAD_PIXELS: Final = 2
 
 _DEPTHWISE_ROWS: Final = 7
 """Output rows per unit: the two further input rows that it reads are read by its neighbour, too."""
+
+_FEWEST_UNITS: Final = 16
+"""Units of a layer whose pixels come in groups that stay in L2: larger units read a group more seldom."""
 
 _UNIT_STEPS: Final = 1 << 20
 """Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap
@@ -83,13 +87,17 @@ def direct_cycles(machine: Machine, macs: int, weight_count: int, element: Eleme
 
 
 @cache
-def choose_tiles(isa: Isa, pixels: int, vectors: int, depth: int) -> tuple[tuple[int, int], ...]:
+def choose_tiles(machine: Machine, pixels: int, vectors: int, taps: int, depth: int) -> tuple[tuple[int, int], ...]:
     """Covers `vectors` vectors of output channels by panels: ((index into isa.tiles, panels), ...), in channel order.
 
-    The cheapest cover by `tile_cycles` of ceil(pixels / MR) tiles per panel, each NR used for one run of panels.
+    The cheapest cover by `tile_cycles` of ceil(pixels / MR) tiles per panel, each NR used for one run of panels. Wide
+    panels are worth more where each of them reads the input from L3 once more. depth: in words.
 
     Raises: KeyError if the tiles cannot cover that many vectors; those of an ISA, with one of NR = 1, cover any number.
     """
+    isa, reading = machine.isa, pixels * taps * depth / _WORDS_PER_CYCLE
+    weights_stay = 4 * taps * depth * vectors * isa.lanes <= machine.l2_bytes // 2
+    rereading = 0 if weights_stay or _pixels_stay(machine, pixels, depth) else reading
     best: dict[int, tuple[float, tuple[tuple[int, int], ...]]] = {0: (0.0, ())}
     for rest in range(1, vectors + 1):
         options = []
@@ -97,16 +105,28 @@ def choose_tiles(isa: Isa, pixels: int, vectors: int, depth: int) -> tuple[tuple
             panels, left = divmod(rest, tile.nr)
             if panels and left in best:
                 cost, cover = best[left]
-                cycles = panels * -(-pixels // tile.mr) * tile_cycles(tile, depth)
-                cycles += _STEP_OVERHEAD_CYCLES + pixels * depth / _WORDS_PER_CYCLE
+                cycles = panels * (-(-pixels // tile.mr) * tile_cycles(tile, taps * depth) + rereading)
+                cycles += _STEP_OVERHEAD_CYCLES + reading
                 options.append((cost + cycles, ((index, panels), *cover)))
         if options:
             best[rest] = min(options)
     return best[vectors][1]
 
 
+def _pixels_stay(machine: Machine, pixels: int, depth: int) -> bool:
+    """Whether so many pixels of an input stay in half of L2. depth: in words."""
+    return 4 * pixels * depth <= machine.l2_bytes // 2
+
+
 def choose_blocks(
-    machine: Machine, tile: Tile, pixels: int, panels: int, taps: int, depth: int, element: Element = FLOAT32
+    machine: Machine,
+    tile: Tile,
+    pixels: int,
+    panels: int,
+    taps: int,
+    depth: int,
+    element: Element = FLOAT32,
+    groups: int = 1,
 ) -> Blocks:
     """Cache blocks after BLIS (Van Zee and van de Geijn 2015), for an operand A that is read in place.
 
@@ -114,7 +134,9 @@ def choose_blocks(
     for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
     such that a block of the panel and its successor, which is being prefetched, fill half of L2. So do smaller ones if
     the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
-    to 1.25 times as fast on Cascade Lake). depth: in elements.
+    to 1.25 times as fast on Cascade Lake). Where the pixels come in several groups that stay in L2 one at a time, a
+    unit is several panels of one group, so that not every panel fetches all groups (1x1 layers of 14 pixels and 8
+    images: 1.1). depth: in elements. pixels: of one group.
     """
     words = -(-depth // element.per_word)
     width_bytes = tile.nr * machine.isa.lanes * 4
@@ -127,7 +149,10 @@ def choose_blocks(
     kc = max(1, machine.l2_bytes // 4 // width_bytes)
     kc_taps = _balanced(taps, max(1, kc // words))
     kc_depth = depth if words <= kc else _balanced(words, kc) * element.per_word
-    return Blocks(-(-pixels // tile.mr) * tile.mr, 1, kc_taps, kc_depth, panels_outside=True)
+    nc_panels = 1
+    if groups > 1 and _pixels_stay(machine, pixels, words):
+        nc_panels = min(panels, max(1, panels * groups // _FEWEST_UNITS))
+    return Blocks(-(-pixels // tile.mr) * tile.mr, nc_panels, kc_taps, kc_depth, panels_outside=True)
 
 
 @dataclass(frozen=True)

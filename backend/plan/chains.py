@@ -2,7 +2,9 @@
 
 A unit of a chain is a part of the last op's output rows. It is worked through in bands of a few rows: each op computes
 the rows that the next one's windows need, into memory of the worker's own, and keeps the rows that windows of two bands
-share. Only where two parts meet are rows computed twice. Pure; changes no result.
+share. Only where two parts meet are rows computed twice. A value that is also read elsewhere, a later residual, is
+written to where it lies anyhow, and read from there while it is warm; only ops that read each row once may follow it.
+Pure; changes no result.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from ..graph.ir import Conv, Graph, Op, reads
 _TWICE: Final = 1 / 8
 """The share of the first op's rows that may be computed twice, where parts meet. A plan does not know its team: more
 parts feed more threads."""
+
+_FEWEST_ROWS: Final = 4
+"""Output rows of a part, at least: the last tile of each band is not full."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class Window:
     def read(self, begin: int, end: int) -> tuple[int, int]:
         """The input rows that the output rows [begin, end) are made from; rows outside the picture are padding."""
         return begin * self.stride - self.pad, (end - 1) * self.stride - self.pad + self.size
+
+
+ROW_BY_ROW: Final = Window(1, 0, 1)
+"""Of 1x1 convolutions of stride 1: all rows are read, each by one output row."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +106,14 @@ def held_rows(cut: list[list[list[Rows]]]) -> list[int]:
     ]
 
 
-def hands_over(graph: Graph, before: Op, after: Op) -> bool:
-    """Whether the next op is the only reader of an op's output, and reads it as its picture."""
-    name = before.output
-    if name in graph.outputs or not isinstance(after, Conv) or after.x != name or after.epilogue.residual == name:
-        return False
-    return sum(name in reads(op) for op in graph.ops) == 1
+def hands_over(before: Op, after: Op) -> bool:
+    """Whether the next op reads an op's output as its picture, and as nothing else."""
+    return isinstance(after, Conv) and after.x == before.output and after.epilogue.residual != before.output
+
+
+def read_once(graph: Graph, name: str) -> bool:
+    """Whether a single op reads a value, and nobody outside the graph: within a chain it need not be in the arena."""
+    return name not in graph.outputs and sum(name in reads(op) for op in graph.ops) == 1
 
 
 def choose_bands(
@@ -124,7 +135,7 @@ def choose_bands(
 def _most_parts(heights: Sequence[int], windows: Sequence[Window]) -> int:
     """The largest power of two, so that teams share evenly, whose parts make the first op compute few rows twice."""
     parts = 1
-    while 2 * parts <= heights[-1]:
+    while 2 * parts * _FEWEST_ROWS <= heights[-1]:
         computed = sum(
             bands[0][0].end - bands[0][0].begin for bands in cut_bands(heights, windows, 2 * parts, heights[-1])
         )

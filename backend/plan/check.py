@@ -83,8 +83,8 @@ def _check_chains(planning: Planning, choices: Choices) -> None:
             if index >= segment.last or not can_link(planning, choices.nodes, segment, index):
                 raise PlanError(
                     f"{at}nodes {names[index - 1]!r} and {names[index]!r}: in a chain only convolutions of a segment "
-                    "with chunk 1, depthwise or by conv_gemm in one group, follow each other, and nothing else reads "
-                    "what lies between"
+                    "with chunk 1, depthwise or by conv_gemm in one group, follow each other, and a value that "
+                    "is also read elsewhere is followed by 1x1 of stride 1"
                 )
         ops = convolutions(planning.graph.ops[chain.first : chain.last])
         heights = [planning.layout(op.output).h for op in ops]

@@ -14,7 +14,7 @@ from ..graph.ir import Conv, Dense, Op
 from ..simd.element import Element
 from . import winograd
 from .blocking import choose_blocks, choose_tiles
-from .chains import Chain, choose_bands, hands_over
+from .chains import ROW_BY_ROW, Chain, choose_bands, hands_over, read_once
 from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_key
 from .lower.chain import chain_windows, convolutions
 from .lower.conv import is_depthwise, row_is_one_tap
@@ -91,8 +91,9 @@ def can_link(planning: Planning, nodes: Mapping[str, ConvChoice], segment: Segme
     before, after = planning.graph.ops[index - 1 : index + 1]
     return (
         segment.chunk == 1
-        and hands_over(planning.graph, before, after)
+        and hands_over(before, after)
         and all(_goes_by_rows(planning, nodes, op) for op in (before, after))
+        and (read_once(planning.graph, before.output) or chain_windows(planning, convolutions([after])) == [ROW_BY_ROW])
     )
 
 
@@ -105,9 +106,10 @@ def _goes_by_rows(planning: Planning, nodes: Mapping[str, ConvChoice], op: Op) -
 
 
 def _crowds(planning: Planning, index: int) -> bool:
-    """Whether what ops[index] reads is more than a third of L2: written, read and followed by the result, it would not
-    stay there."""
-    return 3 * planning.value_bytes(planning.graph.ops[index - 1].output) > planning.machine.l2_bytes
+    """Whether what ops[index] reads would not stay in L2: more than a third of it, written, read and followed by the
+    result, or more than all of it if it is written to the arena anyhow and only its reading would be saved."""
+    name, l2_bytes = planning.graph.ops[index - 1].output, planning.machine.l2_bytes
+    return planning.value_bytes(name) > (l2_bytes // 3 if read_once(planning.graph, name) else l2_bytes)
 
 
 def ops_to_choose(planning: Planning, segments: tuple[Segment, ...]) -> Iterator[tuple[Conv | Dense, int]]:
@@ -141,10 +143,10 @@ def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
     )
     pixels = group_images * problem.pixels
     runs = []
-    words = problem.taps * words_of(problem.depth, problem.element)
-    for index, panels in choose_tiles(machine.isa, pixels, problem.vectors, words):
+    words, groups = words_of(problem.depth, problem.element), problem.images // group_images
+    for index, panels in choose_tiles(machine, pixels, problem.vectors, problem.taps, words):
         tile = machine.isa.tiles[index]
-        blocks = choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth, problem.element)
+        blocks = choose_blocks(machine, tile, pixels, panels, problem.taps, problem.depth, problem.element, groups)
         runs.append(PanelRun(tile, panels, blocks))
     return GemmChoice(group_images, tuple(runs))
 

@@ -86,8 +86,8 @@ def _rereading(machine: Machine, op: Conv | Dense, weight: Shape, x: Layout, y: 
     read_bytes = chunk * y.images * min(x.image_bytes, y.h * y.w * kernel_h * kernel_w * in_c)
     if min(read_bytes, out_c * in_c * kernel_h * kernel_w) <= machine.l2_bytes // 2:
         return 0.0
-    words = kernel_h * kernel_w * -(-in_c // x.element.per_word)
-    runs = choose_tiles(machine.isa, chunk * y.images * y.h * y.w, -(-out_c // machine.isa.lanes), words)
+    words, vectors = -(-in_c // x.element.per_word), -(-out_c // machine.isa.lanes)
+    runs = choose_tiles(machine, chunk * y.images * y.h * y.w, vectors, kernel_h * kernel_w, words)
     return sum(panels for _, panels in runs) * read_bytes / _REREAD_BYTES_PER_CYCLE
 
 

@@ -90,7 +90,7 @@ AVX512: Final = Isa(
     cpu_flags=("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"),
     architecture="x86_64",
     llvm_cpu="skylake-avx512",
-    tiles=(Tile(6, 4), Tile(5, 4), Tile(8, 3), Tile(12, 2), Tile(12, 1), Tile(1, 8)),
+    tiles=(Tile(6, 4), Tile(5, 4), Tile(8, 3), Tile(12, 2), Tile(10, 2), Tile(8, 2), Tile(12, 1), Tile(1, 8)),
     depthwise_mr=8,
 )
 AVX2: Final = Isa(

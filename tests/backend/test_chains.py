@@ -59,7 +59,20 @@ def strided_without_overlap() -> Graph:
     return net.graph(net.conv(x, 6, (2, 1), strides=(2, 1)))
 
 
+def joins() -> Graph:
+    """Sums of two paths that are the next op's picture and a later op's residual or window, as in ResNet50."""
+    net = Net()
+    x = net.conv(net.input(3, 13, 7), 2 * C, low=0.0)
+    y = net.conv(x, C, (3, 3), pads=(1, 1, 1, 1), low=0.0)
+    x = net.conv(y, 2 * C, residual=x, low=0.0)
+    y = net.conv(x, C + 3, low=0.0)
+    x = net.conv(y, 2 * C, residual=x)
+    y = net.conv(x, 5)
+    return net.graph(net.conv(x, 5, (3, 3), pads=(1, 1, 1, 1), residual=y))
+
+
 NETS: dict[str, Callable[[], Graph]] = {
+    "joins": joins,
     "bottleneck": bottleneck((1, 1), residual=True),
     "strided bottleneck": bottleneck((2, 2), residual=False),
     "tall windows": tall_windows,
@@ -67,9 +80,9 @@ NETS: dict[str, Callable[[], Graph]] = {
 }
 
 
-FOLLOWED = {"bottleneck": 24, "strided bottleneck": 48, "tall windows": 35, "strided without overlap": 16}
-"""How many of the chains that are asked for can be followed; the others hold a value that is read elsewhere, too, or
-bands that leave an op without a row."""
+FOLLOWED = {"joins": 60, "bottleneck": 42, "strided bottleneck": 48, "tall windows": 35, "strided without overlap": 16}
+"""How many of the chains that are asked for can be followed; the others hold a value that a window reads, and
+others read, too, or bands that leave an op without a row."""
 
 
 def chained(graph: Graph, max_batch: int, first: int, last: int, parts: int, rows: int, chunk: int = 1) -> Plan:
@@ -144,6 +157,18 @@ def test_batches_through_a_chain(chunk: int, build: Callable[[], Graph]) -> None
             np.testing.assert_array_equal(run_plan(plan, inputs, threads)[0], expected)
 
 
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_a_join_is_kept_for_whoever_adds_it_later(chunk: int) -> None:
+    """What a chain hands over and a later segment adds holds the whole batch."""
+    graph = joins()
+    reference, plan = unchained(graph, 3, 4, chunk), chained(graph, 3, 2, 4, 3, 2, chunk)
+    for images in (1, 3):
+        inputs = random_inputs(graph, images)
+        (expected,) = run_plan(reference, inputs)
+        for threads in (1, 2):
+            np.testing.assert_array_equal(run_plan(plan, inputs, threads)[0], expected)
+
+
 def test_chains_of_bfloat16_change_no_bit() -> None:
     graph = NETS["strided bottleneck"]()
     inputs = random_inputs(graph, 1)
@@ -173,6 +198,18 @@ def test_a_large_picture_is_chained_and_needs_less_memory() -> None:
     np.testing.assert_array_equal(run_plan(plan, inputs, 2)[0], expected)
     assert [row.info.node for row in plan.rows() if row.operations] == [op.name for op in graph.ops]
     assert f"chain: {chain.first_node} to {chain.last_node}" in str(plan)
+
+
+def test_a_sum_is_handed_over_if_l2_cannot_keep_it() -> None:
+    """The planner's own choice: a value that is written anyhow is read from L2 without a chain, if it fits there."""
+    net = Net()
+    x = net.conv(net.input(3, 32, 32), 4 * C)
+    x = net.conv(net.conv(x, C, (3, 3), pads=(1, 1, 1, 1)), 4 * C, residual=x, low=0.0)
+    graph = net.graph(net.conv(net.conv(x, C), 4 * C, residual=x))
+    value_bytes = 4 * C * 32 * 32 * 4
+    (chain,) = plan_graph(graph, 1, replace(MACHINE, l2_bytes=value_bytes - 4096)).record.chains
+    assert (chain.first_node, chain.last_node) == (graph.ops[2].name, graph.ops[3].name)
+    assert not plan_graph(graph, 1, replace(MACHINE, l2_bytes=value_bytes)).record.chains
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from backend.plan.pack import Buffers, pack_panels
 from backend.plan.plan import Plan
 from backend.plan.planner import choose_record, make_plan
 from backend.plan.segments import Segment
-from backend.simd.isa import ISAS, Isa
+from backend.simd.isa import AVX512, ISAS, Isa, Tile
 
 REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 
@@ -34,7 +34,7 @@ def test_tiles_fit_the_registers_and_cover_any_width(isa: Isa) -> None:
         weights = tile.nr if tile.mr > 1 else 0
         assert tile.mr * tile.nr + weights + 1 <= REGISTERS[isa.name], f"{tile} spills"
     for pixels, vectors, depth in itertools.product((1, 7, 49, 3136), range(1, 40), (1, 27, 4608)):
-        runs = choose_tiles(isa, pixels, vectors, depth)
+        runs = choose_tiles(replace(MACHINE, isa=isa), pixels, vectors, 1, depth)
         assert sum(isa.tiles[index].nr * panels for index, panels in runs) == vectors
         assert all(panels >= 1 for _, panels in runs)
 
@@ -42,12 +42,12 @@ def test_tiles_fit_the_registers_and_cover_any_width(isa: Isa) -> None:
 @pytest.mark.parametrize("l2_bytes", [1 << 10, 32 << 10, 512 << 10, 2 << 20])
 def test_blocks_are_whole_tiles_and_fit_half_of_l2(l2_bytes: int) -> None:
     """What conv_gemm takes for granted (BLIS: MC is a multiple of MR), and what the formula promises of L2."""
-    problems = itertools.product(ISAS, (1, 49, 784), (1, 3, 70), (1, 9, 49), (1, 64, 512))
-    for isa, pixels, panels, taps, depth in problems:
+    problems = itertools.product(ISAS, (1, 49, 784), (1, 3, 70), (1, 9, 49), (1, 64, 512), (1, 5))
+    for isa, pixels, panels, taps, depth, groups in problems:
         machine = replace(MACHINE, isa=isa, l2_bytes=l2_bytes)
         for tile in isa.tiles:
-            blocks = choose_blocks(machine, tile, pixels, panels, taps, depth)
-            case = f"{tile} {pixels=} {panels=} {taps=} {depth=}: {blocks}"
+            blocks = choose_blocks(machine, tile, pixels, panels, taps, depth, groups=groups)
+            case = f"{tile} {pixels=} {panels=} {taps=} {depth=} {groups=}: {blocks}"
             assert blocks.mc % tile.mr == 0 and blocks.mc >= tile.mr, case
             assert 1 <= blocks.nc_panels <= panels, case
             assert 1 <= blocks.kc_taps <= taps and 1 <= blocks.kc_depth <= depth, case
@@ -58,6 +58,23 @@ def test_blocks_are_whole_tiles_and_fit_half_of_l2(l2_bytes: int) -> None:
             else:
                 assert (blocks.kc_taps, blocks.kc_depth) == (taps, depth), case
                 assert panels * taps * depth * row_bytes <= l2_bytes // 2, case
+
+
+def test_groups_of_pixels_that_stay_in_l2_are_read_by_several_panels_at_once() -> None:
+    """14 pixels, 256 to 1024 channels: two images fill 0.4 of 1 MiB; no layer is left with fewer than 16 units."""
+    machine = replace(MACHINE, isa=AVX512, l2_bytes=1 << 20)
+    for groups, nc_panels in ((1, 1), (2, 2), (4, 4), (16, 16), (100, 16)):
+        assert choose_blocks(machine, Tile(6, 4), 392, 16, 1, 256, groups=groups).nc_panels == nc_panels
+    assert choose_blocks(machine, Tile(6, 4), 784, 16, 1, 256, groups=4).nc_panels == 1
+
+
+def test_narrow_panels_are_for_pictures_that_stay_in_l2() -> None:
+    """49 pixels fit five tiles of ten; sums over a picture that each panel fetches again go by four vectors."""
+    machine = replace(MACHINE, isa=AVX512, l2_bytes=1 << 20)
+    ((index, panels),) = choose_tiles(machine, 49, 32, 9, 512)
+    assert (AVX512.tiles[index], panels) == (Tile(10, 2), 16)
+    ((index, panels),) = choose_tiles(machine, 1568, 16, 9, 256)
+    assert (AVX512.tiles[index], panels) == (Tile(6, 4), 4)
 
 
 def test_panels_hold_every_weight_once_and_zeros_elsewhere() -> None:

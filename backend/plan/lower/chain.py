@@ -1,4 +1,5 @@
-"""A chain of ops: the steps of each op, rewritten to work on the rows of one band, in memory of the worker's own."""
+"""A chain of ops: the steps of each op, rewritten to work on the rows of one band, in memory of the worker's own where
+nobody else reads what lies between."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import numpy as np
 from ...graph.ir import ABSENT, Conv, Op
 from ...kernels.step import CHAIN_UNITS, STEP, KernelKey, unit_kind
 from ...simd.element import Operands
-from ..chains import Chain, Rows, Window, cut_bands, held_rows, window_of
+from ..chains import Chain, Rows, Window, cut_bands, held_rows, read_once, window_of
 from ..layout import Layout
 from ..pack import words_of
 from ..plan import StepInfo
@@ -38,6 +39,8 @@ def lower_chain(planning: Planning, chain: Chain, graph_ops: Sequence[Op], lower
     cut = cut_bands([layout.h for layout in layouts], chain_windows(planning, ops), chain.parts, chain.rows)
     size = max(int(draft.record["scratch_size"]) for drafts in lowered for draft in drafts)
     for op, layout, held in zip(ops[:-1], layouts, held_rows(cut), strict=False):
+        if not read_once(planning.graph, op.output):
+            continue
         size = -(-size // _ALIGN) * _ALIGN
         planning.held[op.output] = size
         size += words_of(held * layout.row, layout.element)
@@ -76,13 +79,13 @@ class _LinkMaker:
 
         (x, inside), x_layout = places["x"], self.planning.layout(op.x)
         places["x"] = (x, inside + rows.begin * op.strides[0] * x_layout.row)
-        if before is not None:
+        if before is not None and op.x in self.planning.held:
             self._hold("x", record, places, x_layout, before.held[0])
 
         y, inside = places["y"]
         places["y"] = (y, inside + rows.begin * layout.row)
         above, below = layout.halo[0], layout.halo[2]
-        if index < len(self.ops) - 1:
+        if op.output in self.planning.held:
             self._hold("y", record, places, layout, rows.held[0])
             above, below = max(0, -rows.held[0]), max(0, rows.held[1] - layout.h)
         if record["halo_top"]:
@@ -136,15 +139,16 @@ class _LinkMaker:
 
 
 def _info(planning: Planning, ops: list[Conv], lowered: list[list[Draft]]) -> StepInfo:
-    """The chain's costs, and those of its links: values that are only held move to and from nowhere."""
-    last, infos = len(ops) - 1, []
+    """The costs of the chain and of its links: what the op before has made is read from nowhere, and what is only held
+    is written nowhere."""
+    infos = []
     for index, (op, drafts) in enumerate(zip(ops, lowered, strict=True)):
         for draft in drafts:
             residual = op.epilogue.residual
             read = draft.info.read_bytes if index == 0 else 0
             if index and residual != ABSENT:
                 read = planning.value_bytes(residual)
-            written = draft.info.written_bytes if index == last else 0
+            written = draft.info.written_bytes if op.output not in planning.held else 0
             infos.append(replace(draft.info, read_bytes=read, written_bytes=written))
     return StepInfo(
         node=f"{infos[0].node} .. {infos[-1].node}",
