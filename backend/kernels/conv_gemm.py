@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..simd.tags import mr_of, width_of, x_per_word
+from ..simd.tags import mr_of, width_of, x_is_signed, x_per_word
 from .gemm_tile import UNROLL, gemm_tile
 from .halo import zero_halo
 from .jit import jit
@@ -64,6 +64,7 @@ def conv_gemm(
     x = step.x + worker * step.x_worker + image0 * step.x_image
     y = step.y + worker * step.y_worker + image0 * step.y_image
     residual = step.b + image0 * step.b_image
+    bias = step.signed_bias if x_is_signed(tile) else step.bias
 
     if step.panels_outside == 0:
         for m in range(m_begin, m_end, mr):
@@ -73,7 +74,7 @@ def conv_gemm(
                 gemm_tile(
                     tile, arena, weights, tables,
                     x, step.x_rows + m, w, step.taps, step.tap_count, step.depth,
-                    y + n, step.y_rows + m, step.bias + n,
+                    y + n, step.y_rows + m, bias + n,
                     0, residual + n, step.b_rows + m, step.has_b,
                     1, 1, step.low, step.high, step.scale + n, step.numbers, step.stages, w, 0,
                 )  # fmt: skip
@@ -96,7 +97,7 @@ def conv_gemm(
                         gemm_tile(
                             tile, arena, weights, tables,
                             x + k, step.x_rows + m, w, step.taps + tap, taps, depth,
-                            y + n, step.y_rows + m, step.bias + n,
+                            y + n, step.y_rows + m, bias + n,
                             sums + (m - m_begin) * width, residual + n, step.b_rows + m, step.has_b,
                             first, last, step.low, step.high, step.scale + n, step.numbers, step.stages,
                             w + block_size + m // mr * (block_size // tiles), prefetch_step,

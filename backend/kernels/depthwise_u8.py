@@ -17,9 +17,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..simd.integers import byte_dots
+from ..simd.integers import byte_dots, dot_operand
 from ..simd.memory import operand_pointer, read_elements
-from ..simd.tags import lanes_of, mr_of, width_of
+from ..simd.tags import lanes_of, mr_of, width_of, x_is_signed
 from ..simd.vector import I8, I32, I64, element_pointer, load_vector
 from .halo import zero_halo
 from .jit import jit
@@ -62,7 +62,8 @@ def _tile_3x3_u8(stride_w: int) -> Any:
             for column in range((mr - 1) * stride_w + 3):
                 place = builder.gep(source, [builder.mul(x_pixel_v, I64(column))])
                 rows = [builder.gep(place, [builder.mul(x_row_v, I64(r))]) for r in range(3)]
-                words = _interleaved(builder, [load_vector(builder, row, channels, 1, I8) for row in rows])
+                bytes_ = [dot_operand(builder, isa, load_vector(builder, row, channels, 1, I8)) for row in rows]
+                words = _interleaved(builder, bytes_)
                 for s in range(3):
                     m, rest = divmod(column - s, stride_w)
                     if rest == 0 and 0 <= m < mr:
@@ -119,7 +120,8 @@ def depthwise_3x3_u8(
     """
     mr, width = mr_of(tile), width_of(tile)
     out_w, out_c, x_row, x_pixel, dy = step.out_w, step.out_c, step.x_row, step.x_pixel, step.y_pixel
-    stride_h, stride_w, weight, bias, scale = step.stride_h, step.stride_w, step.weight, step.bias, step.scale
+    stride_h, stride_w, weight, scale = step.stride_h, step.stride_w, step.weight, step.scale
+    bias = step.signed_bias if x_is_signed(tile) else step.bias
     numbers, stages = step.numbers, step.stages
     x0, y0 = step.x + worker * step.x_worker, step.y + worker * step.y_worker
     begin, end = unit_rows(step, images, unit)

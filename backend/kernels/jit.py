@@ -26,7 +26,7 @@ from numba.core.codegen import get_host_cpu_features
 from numba.core.registry import cpu_target
 
 from ..errors import MachineError
-from ..simd.isa import NEON_BF16, Isa
+from ..simd.isa import NEON_BF16, NEON_DOT, NEON_I8MM, Isa
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 _SOURCES: Final = ("kernels/*.py", "simd/*.py", "plan/executor.py", "peak.py")
@@ -124,13 +124,18 @@ def entry_point(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]
     return point
 
 
+_LLVM_FEATURES: Final = {NEON_DOT: "dotprod", NEON_I8MM: "i8mm", NEON_BF16: "bf16"}
+"""Extensions of Arm that kernels have instructions of, and LLVM's names for them."""
+
+
 def _own_features(best: Isa) -> str | None:
     """What LLVM is told of this CPU's features; None for what it finds itself.
 
     Of an Arm core that it does not know by name it finds few, and ends the process at an instruction that is no part
     of them.
     """
-    return f"{get_host_cpu_features()},+{NEON_BF16}" if NEON_BF16 in best.extensions else None
+    used = [f"+{name}" for extension, name in _LLVM_FEATURES.items() if extension in best.extensions]
+    return ",".join([get_host_cpu_features(), *used]) if used else None
 
 
 def target_isa(isa: Isa, best: Isa) -> None:

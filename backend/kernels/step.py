@@ -1,7 +1,7 @@
 """The record that tells a kernel everything: one per step of a plan, numbers only.
 
 Offsets, pitches and sizes are in elements of the operand they belong to, whose type the kernel's key names. `weight`,
-`bias`, `zeros`, `panel` and scratch memory are in words of four bytes, tables in int32.
+`bias`, `signed_bias`, `zeros`, `panel` and scratch memory are in words of four bytes, tables in int32.
 A picture lies in the arena as N H W C, channels innermost and padded with lanes that hold zeros or leftovers
 that nobody reads, with `*_row` elements from a row to the next (more than a row's pixels if there is a halo of
 zeros around the picture) and `*_image` from an image to the next. An offset points at the first pixel inside.
@@ -163,6 +163,7 @@ STEP: Final = np.dtype(
         ("has_b", np.int64),
         ("weight", np.int64),
         ("bias", np.int64),
+        ("signed_bias", np.int64),  # in place of bias where bytes of x are multiplied less 128 (`Isa.signed_dots`)
         # sizes; outer is one more loop for kernels over strides, length the axis that is reduced, or a run
         ("outer", np.int64),
         ("length", np.int64),

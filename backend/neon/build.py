@@ -47,12 +47,14 @@ SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "io.c": ("bf16",),
     "quantized.c": (),
     "team.c": (),
-    "table.c": (),
 }
 """Source -> it is compiled for the first of these features that the CPU has, or for none."""
 
 FEATURE_SOURCES: Final[Mapping[str, str]] = {"asimddp": "dot_s8.c", "i8mm": "matrix_8.c"}
 """Feature -> source that is left out without it."""
+
+_TABLE: Final = "table.c"
+"""The source that is told which features the CPU has, and so which of the others there are."""
 
 FLAGS: Final = (
     "-std=gnu11",
@@ -138,21 +140,25 @@ def compile_sources(
 ) -> None:
     """Compiles every source into `scratch`, for these features, and `extra` ones; links the objects to `target`.
 
-    As many at once as there are CPUs: on a small board that is most of the time that a first session takes.
+    As many at once as there are CPUs: on a small board that is most of the time that a first session takes. What is in
+    `scratch` already, compiled with the same flags, is used again.
 
     Raises: MachineError with the compiler's first complaint.
     """
     (scratch / "step.h").write_text(step_header(), encoding="utf-8")
     uses = {**SOURCES, **{FEATURE_SOURCES[name]: (name,) for name in features if name in FEATURE_SOURCES}}
-    units = [(_SOURCES / name, _march(wanted, features)) for name, wanted in uses.items()]
-    units += [(path, BASELINE) for path in extra]
-    defines = [f"-DLN_HAS_{feature.upper()}" for feature in features]
-    common = [*compiler, *FLAGS, *defines, f"-I{scratch}", f"-I{_SOURCES}"]
-    objects = [str(scratch / path.with_suffix(".o").name) for path, _ in units]
-    commands = [
-        [*common, march, "-c", str(path), "-o", target_object]
-        for (path, march), target_object in zip(units, objects, strict=True)
-    ]
+    units: list[tuple[Path, tuple[str, ...]]]
+    units = [(_SOURCES / name, (_march(wanted, features),)) for name, wanted in uses.items()]
+    units += [(path, (BASELINE,)) for path in extra]
+    units += [(_SOURCES / _TABLE, (BASELINE, *(f"-DLN_HAS_{feature.upper()}" for feature in features)))]
+    common = [*compiler, *FLAGS, f"-I{scratch}", f"-I{_SOURCES}"]
+    commands, objects = [], []
+    for path, flags in units:
+        target_object = scratch / "".join(flags) / f"{path.stem}.o"
+        objects.append(str(target_object))
+        if not target_object.exists():
+            target_object.parent.mkdir(exist_ok=True)
+            commands.append([*common, *flags, "-c", str(path), "-o", str(target_object)])
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(_run, commands))
     _run([*compiler, "-pthread", *objects, "-o", str(target), *link])

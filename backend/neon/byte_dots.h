@@ -3,8 +3,8 @@
  * The instruction is settled when the file is compiled, by the features that build.py names:
  *   SUDOT (FEAT_I8MM) does it.
  *   SDOT (FEAT_DotProd) wants signed bytes: x less 128, which is its top bits turned over, in a general register, so that
- *   the vector units have nothing to do with it. What that leaves out, 128 times the sum of the weights, is added to what a
- *   panel's sums start from, once per unit of work (ln_byte_starts).
+ *   the vector units have nothing to do with it. What that leaves out, 128 times the sum of the weights, is in what sums
+ *   start from (signed_bias in kernels/step.py).
  *   Otherwise products of 16 bits are added up pairwise.
  */
 #ifndef LN_BYTE_DOTS_H
@@ -19,15 +19,16 @@ LN_INLINE uint8x16_t ln_plain_word(const uint8_t *x) {
     return bytes;
 }
 
-/* ln_word_at: four bytes of x as ln_byte_dot wants them. */
+/* ln_word_at: four bytes of x as ln_byte_dot wants them. ln_byte_starts: where among the weights a step has what its sums
+ * start from. */
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 typedef uint8x16_t ln_bytes;
-#define LN_BYTE_OFFSET 0
+LN_INLINE int64_t ln_byte_starts(const ln_step *step) { return step->bias; }
 LN_INLINE ln_bytes ln_word_at(const uint8_t *x) { return ln_plain_word(x); }
 LN_INLINE int32x4_t ln_byte_dot(int32x4_t sum, int8x16_t w, ln_bytes x) { return vsudotq_laneq_s32(sum, w, x, 0); }
 #elif defined(__ARM_FEATURE_DOTPROD)
 typedef int8x16_t ln_bytes;
-#define LN_BYTE_OFFSET 128
+LN_INLINE int64_t ln_byte_starts(const ln_step *step) { return step->signed_bias; }
 LN_INLINE ln_bytes ln_word_at(const uint8_t *x) {
     uint32_t word;
     ln_bytes bytes;
@@ -38,7 +39,7 @@ LN_INLINE ln_bytes ln_word_at(const uint8_t *x) {
 LN_INLINE int32x4_t ln_byte_dot(int32x4_t sum, int8x16_t w, ln_bytes x) { return vdotq_laneq_s32(sum, w, x, 0); }
 #else
 typedef int16x4_t ln_bytes;
-#define LN_BYTE_OFFSET 0
+LN_INLINE int64_t ln_byte_starts(const ln_step *step) { return step->bias; }
 LN_INLINE ln_bytes ln_word_at(const uint8_t *x) {
     return vget_low_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(ln_plain_word(x)))));
 }
@@ -49,15 +50,5 @@ LN_INLINE int32x4_t ln_byte_dot(int32x4_t sum, int8x16_t w, ln_bytes x) {
     return vaddq_s32(sum, vpaddq_s32(first, second));
 }
 #endif
-
-/* What the sums of `vectors` vectors of channels start from: their bias, and what prepared bytes leave out over all of
- * w, [words][vectors][4 channels][4 bytes]. */
-static inline void ln_byte_starts(const int32_t *bias, const int8_t *w, int64_t words, int vectors, int32_t *starts) {
-    memcpy(starts, bias, (size_t)(vectors * LN_LANES) * sizeof *starts);
-    if (LN_BYTE_OFFSET == 0) return;
-    for (int64_t word = 0; word < words; word++)
-        for (int channel = 0; channel < vectors * LN_LANES; channel++, w += 4) /* modulo 2^32, as the sums are */
-            starts[channel] = (int32_t)((uint32_t)starts[channel] + (uint32_t)LN_BYTE_OFFSET * (uint32_t)(w[0] + w[1] + w[2] + w[3]));
-}
 
 #endif

@@ -55,12 +55,8 @@ LN_TYPED_KERNEL_OF(TILE_NAME(conv_gemm_)) {
     const int32_t *tables = memory->tables;
     ln_requantizer requantizer = ln_requantizer_of(memory, step->numbers, step->stages);
     int32_t *waiting = (int32_t *)memory->arena + step->scratch + worker * step->scratch_size;
-    int32_t starts[(panel_end - panel_begin) * WIDTH], sums[MR * WIDTH];
-    int64_t words = step->tap_count * (step->depth / 4);
-    for (int64_t panel = panel_begin; panel < panel_end; panel++)
-        ln_byte_starts((const int32_t *)memory->weights + step->bias + panel * WIDTH,
-                       (const int8_t *)(memory->weights + step->weight + panel * step->panel), words, NR,
-                       starts + (panel - panel_begin) * WIDTH);
+    const int32_t *starts = (const int32_t *)memory->weights + ln_byte_starts(step);
+    int32_t sums[MR * WIDTH];
     ln_byte_tile tile = {0};
     const uint8_t *x = (const uint8_t *)memory->arena + step->x + worker * step->x_worker + image0 * step->x_image;
 
@@ -72,7 +68,7 @@ LN_TYPED_KERNEL_OF(TILE_NAME(conv_gemm_)) {
         int64_t first_m = step->panels_outside ? m_begin : outer, last_m = step->panels_outside ? m_end : outer + 1;
         for (int64_t panel = first_panel; panel < last_panel; panel++) {
             tile.w = (const int8_t *)(memory->weights + step->weight + panel * step->panel);
-            tile.starts = starts + (panel - panel_begin) * WIDTH;
+            tile.starts = starts + panel * WIDTH;
             for (int64_t tap = 0; tap < step->tap_count; tap += step->kc_taps) {
                 tile.taps = tables + step->taps + tap;
                 tile.tap_count = ln_min(step->kc_taps, step->tap_count - tap);

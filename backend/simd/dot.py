@@ -15,8 +15,8 @@ half of one, and denormals are zeros throughout. On a product's way are the roun
 each at most twice as large: for P pairs the bound is that of a chain of 2 P + 2 multiply-adds, and the bits are others.
 (That is FPCR.EBF = 0, which Linux leaves; BFMMLA, which the C library uses, is two BFDOTs one after the other.)
 
-Bytes, unsigned in x and signed in w, have sums of int32, which are exact: `integers.byte_dots`. Their depth comes in
-whole words, filled up with weights of zero.
+Bytes, unsigned in x and signed in w, have sums of int32, which are exact: `integers.byte_dots`, which may want those of
+x less 128 and sums that start from `signed_bias`. Their depth comes in whole words, filled up with weights of zero.
 
 May import: simd.
 """
@@ -30,9 +30,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .element import BFLOAT16, FLOAT32, UINT8
-from .integers import byte_dots
-from .isa import AVX512_BF16, NEON_BF16
-from .lane_operand import load_lane_operand, load_word_pair, splat_word
+from .integers import byte_dots, dot_operand
+from .isa import AVX512_BF16, NEON_BF16, NEON_I8MM
+from .lane_operand import BFLOAT16_WORDS, INT32_WORDS, load_lane_operand, splat_word
 from .memory import element_type
 from .tags import TagType
 from .vector import F32, I8, I32, I64, fma_vector, load_vector, splat_vector
@@ -59,14 +59,20 @@ class Dot:
             value = self.builder.load(pointer, align=self.element.bytes)
         else:
             value = load_lane_operand(self.builder, pointer, self.element.bytes)
+        if self.element == UINT8:
+            value = dot_operand(self.builder, self.isa, value)
         return splat_vector(self.builder, value, self.isa.lanes)
 
     def broadcast_of_many(self, row: Any, at: Any, word: int) -> Any:
         """`broadcast` of one of an even number of words from `at` on."""
-        if self.element != BFLOAT16 or NEON_BF16 not in self.isa.extensions:
+        if self.element == BFLOAT16 and NEON_BF16 in self.isa.extensions:
+            kind = BFLOAT16_WORDS
+        elif self.element == UINT8 and NEON_I8MM in self.isa.extensions:
+            kind = INT32_WORDS
+        else:
             return self.broadcast(row, at, word)
-        pair = load_word_pair(self.builder, self._pointer(row, at, word - word % 2))
-        return self.builder.bitcast(splat_word(self.builder, pair, word % 2), ir.VectorType(I32, self.isa.lanes))
+        pointer = self.builder.bitcast(self._pointer(row, at, word - word % 2), kind.as_pointer())
+        return splat_word(self.builder, load_lane_operand(self.builder, pointer, self.element.bytes), word % 2)
 
     def broadcast_one(self, row: Any, at: Any, word: int) -> Any:
         """A word of one element of x and zeros behind it: what follows the last element may be anything, a NaN too."""

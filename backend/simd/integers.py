@@ -14,7 +14,8 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .isa import AVX512_VNNI, AVX_VNNI, Isa
+from .element import INT8_OFFSET
+from .isa import AVX512_VNNI, AVX_VNNI, NEON_DOT, NEON_I8MM, Isa
 from .vector import F32, I8, I16, I32, splat_vector
 
 _X86: Final = "x86_64"
@@ -29,15 +30,34 @@ def _is_x86(builder: Any) -> bool:
     return bool(builder.module.triple.startswith(_X86))
 
 
+def dot_operand(builder: Any, isa: Isa, x: Any) -> Any:
+    """Unsigned bytes of x, in integers or vectors of any size, as `byte_dots` takes them.
+
+    Less 128, where that takes them as signed: the top bit turned over.
+    """
+    if not isa.signed_dots:
+        return x
+    scalar = x.type.element if isinstance(x.type, ir.VectorType) else x.type
+    top = int.from_bytes(bytes([INT8_OFFSET] * (scalar.width // 8)), "little")
+    return builder.xor(x, ir.Constant(x.type, top if scalar is x.type else [top] * x.type.count))
+
+
 def byte_dots(builder: Any, isa: Isa, x: Any, w: Any, total: Any) -> Any:
     """total + the sum over a lane's four bytes of x (unsigned) times w (signed); all of them vectors of int32.
 
-    VPDPBUSD of AVX512-VNNI and AVX-VNNI is exactly that. Without it bytes become pairs of 16 bits, whose products
-    and pairwise sums VPMADDWD keeps in 32.
+    x comes from `dot_operand`: where `Isa.signed_dots`, 128 times the sum of w is missing, and is to be in what sums
+    start from (`signed_bias` in kernels/step.py).
+
+    VPDPBUSD of AVX512-VNNI and AVX-VNNI is exactly that, and so is USDOT of FEAT_I8MM; SDOT of FEAT_DotProd is that of
+    signed bytes. Without them bytes become pairs of 16 bits, whose products and pairwise sums VPMADDWD keeps in 32.
     """
     lanes = isa.lanes
     if AVX512_VNNI in isa.extensions or AVX_VNNI in isa.extensions:
         return _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", total.type, [total, x, w])
+    if NEON_DOT in isa.extensions or NEON_I8MM in isa.extensions:
+        name = "sdot" if isa.signed_dots else "usdot"
+        operands = [builder.bitcast(words, ir.VectorType(I8, 4 * lanes)) for words in (x, w)]
+        return _call(builder, f"llvm.aarch64.neon.{name}.v{lanes}i32.v{4 * lanes}i8", total.type, [total, *operands])
     for odd in (False, True):
         total = builder.add(
             total, _pair_dots(builder, isa, _zero_extended(builder, x, odd), _extended(builder, w, odd))

@@ -50,6 +50,11 @@ class Isa:
     broadcast_loads: bool = True
     extensions: tuple[str, ...] = ()
 
+    @property
+    def signed_dots(self) -> bool:
+        """Whether the dot product of bytes takes those of x as signed ones, less 128: SDOT has no other form."""
+        return NEON_DOT in self.extensions and NEON_I8MM not in self.extensions
+
 
 AVX512_BF16: Final = "avx512_bf16"
 """Dot products of pairs of bfloat16, and rounding to bfloat16."""
@@ -58,13 +63,19 @@ AVX512_VNNI: Final = "avx512_vnni"
 AVX_VNNI: Final = "avx_vnni"
 """Dot products of four bytes, in 512 and in 256 bits."""
 
+NEON_DOT: Final = "asimddp"
+"""FEAT_DotProd: dot products of four bytes, both signed or both unsigned."""
+
+NEON_I8MM: Final = "i8mm"
+"""FEAT_I8MM: dot products of unsigned by signed bytes, and of two by two of eight."""
+
 NEON_BF16: Final = "bf16"
 """FEAT_BF16: dot products of pairs of bfloat16, and of two by two of them; rounding to bfloat16."""
 
 EXTENSIONS: Final = {
     "avx512": (AVX512_BF16, AVX512_VNNI),
     "avx2": (AVX_VNNI,),
-    "neon": ("asimddp", "i8mm", NEON_BF16, "asimdhp", "sve"),
+    "neon": (NEON_DOT, NEON_I8MM, NEON_BF16, "asimdhp", "sve"),
 }
 """By ISA: flags of /proc/cpuinfo for instructions that not every CPU of the ISA has. Lanes, tiles and the order of
 summation do not depend on them, only whether something is one instruction or several."""

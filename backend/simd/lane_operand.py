@@ -7,15 +7,17 @@ scalars of several steps at once, for which there are not registers enough; or i
 effect. A volatile load stays where it is and by itself, and `freeze`, which does nothing at run time, stands between it
 and the instruction selection that looks for loads to repeat. tools/arm64/mca shows what becomes of it.
 
-BFDOT by element is chosen only if the lane that is repeated is one of a vector of bfloat, and a word of two bfloat16
-does not become one without being moved. So two words are read at once, and one of them repeated.
+Dot products by element are chosen only if what is repeated is a lane of a vector (of bfloat for BFDOT, of int32 for
+SUDOT), and a word does not become one without being moved. So two words are read at once, and one of them repeated.
+SDOT's bytes come from a general register, where their top bits are turned over: from there a word is repeated (DUP) on
+its way, by the pipe that moves it in any case (the guides: M).
 
 llvmlite has no builder for these, nor bfloat. May import: nothing of ours.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from llvmlite import ir
 
@@ -53,15 +55,15 @@ class _BFloat(ir.Type):
         return "bfloat"
 
 
-_WORD_PAIR = ir.VectorType(_BFloat(), 4)
-
-
-def load_word_pair(builder: Any, pointer: Any) -> Any:
-    """IR that reads two words of bfloat16 at a pointer to an element, for `splat_word`."""
-    return load_lane_operand(builder, builder.bitcast(pointer, _WORD_PAIR.as_pointer()), 2)
+BFLOAT16_WORDS: Final = ir.VectorType(_BFloat(), 4)
+INT32_WORDS: Final = ir.VectorType(ir.IntType(32), 2)
+"""Two words, as BFDOT and as dot products of bytes want them."""
 
 
 def splat_word(builder: Any, pair: Any, word: int) -> Any:
-    """IR that repeats the first (0) or the second (1) word of a pair in 128 bits."""
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), [2 * word, 2 * word + 1] * 4)
-    return builder.shuffle_vector(pair, ir.Constant(_WORD_PAIR, ir.Undefined), mask)
+    """IR that repeats the first (0) or the second (1) word of a pair in 128 bits, as int32."""
+    per_word = pair.type.count // 2
+    elements = [per_word * word + index for index in range(per_word)]
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), 4 * per_word), elements * 4)
+    repeated = builder.shuffle_vector(pair, ir.Constant(pair.type, ir.Undefined), mask)
+    return builder.bitcast(repeated, ir.VectorType(ir.IntType(32), 4))

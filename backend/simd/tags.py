@@ -15,7 +15,7 @@ from numba.core import types
 from numba.core.datamodel import models
 from numba.extending import NativeValue, intrinsic, register_model, typeof_impl, unbox
 
-from .element import ALL_FLOAT32, Operands
+from .element import ALL_FLOAT32, UINT8, Operands
 from .isa import Isa, Tile
 
 
@@ -78,6 +78,12 @@ def x_per_word(_typing: Any, tag: Any) -> Any:
 def y_per_word(_typing: Any, tag: Any) -> Any:
     """Elements of y in a word, a constant in jitted code."""
     return types.intp(tag), _constant(tag.operands.y.per_word)
+
+
+@intrinsic
+def x_is_signed(_typing: Any, tag: Any) -> Any:
+    """1 if x is of bytes that are multiplied as signed ones (`Isa.signed_dots`), else 0, a constant in jitted code."""
+    return types.intp(tag), _constant(int(tag.operands.x == UINT8 and tag.isa.signed_dots))
 
 
 @intrinsic

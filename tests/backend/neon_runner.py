@@ -7,7 +7,6 @@ userland and no Python for Arm. Tests hand in arrays and get back what became of
 from __future__ import annotations
 
 import atexit
-import os
 import platform
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.kernels.step import KernelKey
+from backend.machine import detect
 from backend.neon import build, executor, library
 from backend.neon.library import Memory, Run
 
@@ -25,21 +25,25 @@ _NAME_BYTES = 64
 CROSS = ["aarch64-linux-gnu-gcc"]
 EMULATOR = ["qemu-aarch64-static", "-cpu", "max"]
 NATIVE = platform.machine() == "aarch64"
+FEATURES = tuple(name for name in build.FEATURE_FLAGS if not NATIVE or name in detect().isa.extensions)
+"""Of the CPU that steps run on, emulated or not, as far as sources use them."""
 
 
 def run_steps(
     kernels: tuple[KernelKey, ...], steps: np.ndarray, walked: int, images: int, threads: int,
     weights: np.ndarray, tables: np.ndarray, memory: np.ndarray, arena: slice, io: list[np.ndarray],
+    features: tuple[str, ...] = FEATURES,
 ) -> None:  # fmt: skip
     """Runs the first `walked` steps (behind them lie the links of chains) for `images` units of batch.
 
     `memory[arena]` is the arena, and guards lie around it.
     memory and the arrays of `io` are changed in place; weights and tables must come back unchanged.
+    features: what the library is compiled for; dot products have other code without them.
     """
     if NATIVE:
-        _run_here(kernels, steps, walked, images, threads, weights, tables, memory[arena], io)
+        _run_here(kernels, steps, walked, images, threads, weights, tables, memory[arena], io, features)
         return
-    driver = _driver()
+    driver = _driver(features)
     names = b"".join(library.kernel_name(key).encode().ljust(_NAME_BYTES, b"\0") for key in kernels)
     parts = [weights, tables, memory[arena]]
     head = [threads, images, len(steps), walked, len(kernels), *(part.nbytes for part in parts), len(io)]
@@ -66,17 +70,18 @@ def _read(driver: subprocess.Popen[bytes], size: int) -> bytes:
 
 
 @cache
-def _driver() -> subprocess.Popen[bytes]:
-    """Compiled and started; it serves all tests of this process.
-
-    For a CPU with every feature that a source can use, or with those that the environment variable
-    LOADGEN_NUMBA_TEST_FEATURES lists: dot products have other code without them.
-    """
-    features = os.environ.get("LOADGEN_NUMBA_TEST_FEATURES", " ".join(sorted(build.FEATURE_FLAGS))).split()
+def _objects() -> Path:
+    """Where all drivers of this process are compiled: most sources are the same for CPUs with other features."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    target = Path(folder.name) / "driver"
-    build.compile_sources(CROSS, Path(folder.name), features, target, ("-static", "-lm"), extra=(_DRIVER,))
+    return Path(folder.name)
+
+
+@cache
+def _driver(features: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """Compiled and started; it serves all tests of this process that want those features."""
+    target = _objects() / "_".join(("driver", *features))
+    build.compile_sources(CROSS, _objects(), sorted(features), target, ("-static", "-lm"), extra=(_DRIVER,))
     running = subprocess.Popen([*EMULATOR, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     atexit.register(running.kill)
     return running
@@ -84,9 +89,9 @@ def _driver() -> subprocess.Popen[bytes]:
 
 def _run_here(
     kernels: tuple[KernelKey, ...], steps: np.ndarray, walked: int, images: int, threads: int,
-    weights: np.ndarray, tables: np.ndarray, arena: np.ndarray, io: list[np.ndarray],
+    weights: np.ndarray, tables: np.ndarray, arena: np.ndarray, io: list[np.ndarray], features: tuple[str, ...],
 ) -> None:  # fmt: skip
-    loaded = _library()
+    loaded = _library(features)
     addresses = library.kernel_addresses(loaded, kernels)
     pointers = np.array([array.ctypes.data for array in io], np.int64)
     memory = Memory(arena.ctypes.data, weights.ctypes.data, tables.ctypes.data, pointers.ctypes.data)
@@ -101,7 +106,5 @@ def _run_here(
 
 
 @cache
-def _library() -> library.ctypes.CDLL:
-    from backend.machine import detect
-
-    return library.load_library(build.build_library(frozenset(detect().isa.extensions)))
+def _library(features: tuple[str, ...]) -> library.ctypes.CDLL:
+    return library.load_library(build.build_library(frozenset(features)))

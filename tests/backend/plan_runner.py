@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,10 @@ from backend.simd.isa import NEON
 
 KERNELS = os.environ.get("LOADGEN_NUMBA_TEST_KERNELS", "numba")
 if KERNELS == "neon":
-    from neon_runner import run_steps
+    from neon_runner import FEATURES, run_steps
 
-    MACHINE = Machine("an Arm core", NEON, NEON, 2, l1d_bytes=64 << 10, l2_bytes=1 << 20, l3_bytes=32 << 20)
+    _BEST = replace(NEON, extensions=FEATURES)
+    MACHINE = Machine("an Arm core", _BEST, _BEST, 2, l1d_bytes=64 << 10, l2_bytes=1 << 20, l3_bytes=32 << 20)
 else:
     MACHINE = detect(os.environ.get("LOADGEN_NUMBA_TEST_ISA"))
     target_isa(MACHINE.isa, MACHINE.best_isa)
@@ -40,6 +42,13 @@ else:
     from backend.plan import executor
 
 ISA = MACHINE.isa
+
+
+def with_extensions(*extensions: str) -> Machine:
+    """This machine with so few extensions of its ISA: what runs on CPUs that lack the others."""
+    return replace(MACHINE, isa=replace(ISA, extensions=extensions))
+
+
 _GUARD = 4096
 _GUARD_VALUE = np.float32(99)
 _NANS = 0x7FC07FC0
@@ -69,13 +78,14 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
         io_arrays = [*arrays, *(inside for _, inside, _ in outputs)]
         run_steps(
             plan.kernels, plan.steps, plan.walked, images, threads, plan.weights, plan.tables, memory,
-            slice(_GUARD, _GUARD + arena.size), io_arrays,
+            slice(_GUARD, _GUARD + arena.size), io_arrays, plan.machine.isa.extensions,
         )  # fmt: skip
         return _checked(memory, arena, outputs)
     io = np.array([array.ctypes.data for array in arrays] + [inside.ctypes.data for _, inside, _ in outputs], np.int64)
-    addresses = kernel_addresses(ISA, plan.kernels)
+    isa = plan.machine.isa  # a test may have taken extensions from it
+    addresses = kernel_addresses(isa, plan.kernels)
     steps = plan.steps.view(np.recarray)
-    bound = (ISA, addresses, arena, plan.weights, plan.tables, io, steps, 0, plan.walked, images)
+    bound = (isa, addresses, arena, plan.weights, plan.tables, io, steps, 0, plan.walked, images)
     before = [array.tobytes() for array in (plan.weights, plan.tables)]
     if threads == 1:
         executor.run_serial(*bound)

@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from plan_runner import ISA, MACHINE, plan_graph, run_plan
+from plan_runner import ISA, MACHINE, plan_graph, run_plan, with_extensions
 from small_nets import Net, oracle, random_inputs, sum_of_products_bound
 from winograd_bound import BFLOAT16, gamma, magnitude
 
@@ -25,12 +25,16 @@ from backend.plan import winograd
 from backend.plan.plan import Plan
 from backend.plan.planner import make_plan
 from backend.simd.element import to_bfloat16
-from backend.simd.isa import NEON_BF16, Tile
+from backend.simd.isa import AVX512_BF16, NEON_BF16, Tile
 
 ROUNDOFF = 2.0**-8
 """Unit in the last place of bfloat16, twice its unit roundoff: as far as a rounded sum may be from an exact one."""
 
 TILES = [pytest.param(tile, id=str(tile)) for tile in ISA.tiles]
+MACHINES = [pytest.param(MACHINE, id="all-extensions")]
+if {AVX512_BF16, NEON_BF16} & set(ISA.extensions):
+    MACHINES.append(pytest.param(with_extensions(), id="emulated"))
+every_machine = pytest.mark.parametrize("machine", MACHINES)
 
 
 def rounded(array: np.ndarray) -> np.ndarray:
@@ -50,8 +54,8 @@ def plan(graph: Graph, max_batch: int = 1, machine: Machine = MACHINE) -> Plan:
     return plan_graph(graph, max_batch, machine, "bf16")
 
 
-def only(tile: Tile) -> Machine:
-    return replace(MACHINE, isa=replace(ISA, tiles=(tile,)))
+def only(tile: Tile, machine: Machine = MACHINE) -> Machine:
+    return replace(machine, isa=replace(machine.isa, tiles=(tile,)))
 
 
 def conv_graph(channels: int, picture: tuple[int, int], filters: int, kernel: tuple[int, int], **fields: Any) -> Graph:
@@ -75,8 +79,10 @@ def paired_roundings(graph: Graph) -> int:
     return 2 * (pairs + 1)
 
 
-def assert_products_summed(graph: Graph, inputs: dict[str, np.ndarray], got: np.ndarray, terms: int) -> None:
-    roundings = max(terms, paired_roundings(graph)) if NEON_BF16 in ISA.extensions else terms
+def assert_products_summed(
+    graph: Graph, inputs: dict[str, np.ndarray], got: np.ndarray, terms: int, machine: Machine = MACHINE
+) -> None:
+    roundings = max(terms, paired_roundings(graph)) if NEON_BF16 in machine.isa.extensions else terms
     error, bound = np.abs(got - oracle(graph, inputs)[0]), sum_of_products_bound(graph, inputs, roundings)
     assert (error <= bound).all(), f"off by {(error / bound).max():.3g} times the bound"
 
@@ -111,8 +117,9 @@ def test_numpys_rounding_is_that_of_ml_dtypes() -> None:
     np.testing.assert_array_equal(got[plain].view(np.uint16), expected[plain].view(np.uint16))
 
 
+@every_machine
 @pytest.mark.parametrize("channels", [1, 3, 4, ISA.lanes], ids=["runs", "planes", "elements", "vectors"])
-def test_the_kernels_rounding_is_numpys(channels: int) -> None:
+def test_the_kernels_rounding_is_numpys(channels: int, machine: Machine) -> None:
     """Inputs as a convolution by the identity sees them: written as runs, planes or elements, by whole vectors too.
 
     Infinities are left out where 0 * inf from another channel would be added.
@@ -126,7 +133,7 @@ def test_the_kernels_rounding_is_numpys(channels: int) -> None:
     y = net.clip(x, -np.inf, np.inf) if channels == ISA.lanes else x
     graph = net.graph(identity(net, y))
     picture = values.reshape(1, -1, width, channels).transpose(0, 3, 1, 2)
-    (got,) = run_plan(plan(graph), {"input0": picture})
+    (got,) = run_plan(plan(graph, machine=machine), {"input0": picture})
     expected = (to_bfloat16(picture).astype(np.uint32) << 16).view(np.float32)
     np.testing.assert_array_equal(got, expected)
 
@@ -145,8 +152,9 @@ def test_pixels_come_through_a_rounded_table() -> None:
 # GEMM
 
 
+@every_machine
 @pytest.mark.parametrize("tile", TILES)
-def test_every_tile_at_every_edge(tile: Tile) -> None:
+def test_every_tile_at_every_edge(tile: Tile, machine: Machine) -> None:
     """M and N around the tile, K around pairs and the unrolled loop: results within the bound of float32 sums."""
     width = tile.nr * ISA.lanes
     pixels = sorted({1, max(1, tile.mr - 1), tile.mr + 1, 23})
@@ -154,7 +162,8 @@ def test_every_tile_at_every_edge(tile: Tile) -> None:
     for m, n, k in itertools.product(pixels, (width, 2 * width - 3), depths):
         graph = conv_graph(k, (1, m), n, (1, 1))
         inputs = rounded_inputs(graph, 1)
-        assert_products_summed(graph, inputs, run_plan(plan(graph, 1, only(tile)), inputs)[0], k)
+        got = run_plan(plan(graph, 1, only(tile, machine)), inputs)[0]
+        assert_products_summed(graph, inputs, got, k, machine)
 
 
 GEOMETRIES: dict[str, tuple[int, tuple[int, int], int, tuple[int, int], dict[str, Any]]] = {
@@ -278,9 +287,10 @@ def winograd_graph(channels: int, size: int, filters: int, behind: bool) -> Grap
     return rounded_graph(net.graph(identity(net, y) if behind else y))
 
 
+@every_machine
 @pytest.mark.parametrize("channels, size, filters", [(ISA.lanes, 9, 37), (4 * ISA.lanes, 14, 64), (256, 14, 32)])
 def test_winograd_is_within_its_bound_and_near_the_direct_sum(
-    channels: int, size: int, filters: int, monkeypatch: pytest.MonkeyPatch
+    channels: int, size: int, filters: int, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bound: U and W are off by a relative 2^-9 each, all else is float32 arithmetic.
 
@@ -290,9 +300,9 @@ def test_winograd_is_within_its_bound_and_near_the_direct_sum(
     inputs = rounded_inputs(alone, 1)
     exact = oracle(alone, inputs)[0]
     monkeypatch.setattr(winograd, "pays", lambda *_: False)
-    direct = run_plan(plan(stored), inputs)[0]
+    direct = run_plan(plan(stored, machine=machine), inputs)[0]
     monkeypatch.setattr(winograd, "pays", lambda *_: True)
-    made = plan(alone)
+    made = plan(alone, machine=machine)
     assert {key.name for key in made.kernels} >= {"conv_winograd"}
     error = np.abs(run_plan(made, inputs)[0] - exact)
     bound = magnitude(alone, inputs, BFLOAT16) * (gamma(channels, in_a_line=7) + 2 * 2.0**-9 + 2.0**-18)
@@ -302,7 +312,7 @@ def test_winograd_is_within_its_bound_and_near_the_direct_sum(
         return float(np.sqrt(np.mean((got - exact) ** 2) / np.mean(exact**2)))
 
     assert off(direct) <= ROUNDOFF / 2
-    assert off(run_plan(plan(stored), inputs)[0]) <= 6 * off(direct)
+    assert off(run_plan(plan(stored, machine=machine), inputs)[0]) <= 6 * off(direct)
 
 
 @pytest.mark.parametrize("tile", [TILES[0], TILES[-1]])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plan_runner import ISA, MACHINE, plan_graph, run_plan
+from plan_runner import ISA, MACHINE, plan_graph, run_plan, with_extensions
 from quantized_nets import LIMITS, QuantizedNet
 
 from backend.graph.ir import (
@@ -29,13 +29,15 @@ from backend.graph.ir import (
 )
 from backend.machine import Machine
 from backend.reference import run_reference
-from backend.simd.isa import AVX512_VNNI, AVX_VNNI, Tile
+from backend.simd.isa import AVX512_VNNI, AVX_VNNI, NEON_DOT, NEON_I8MM, Tile
 
 TILES = [pytest.param(tile, id=str(tile)) for tile in ISA.tiles]
 DTYPES = ["uint8", "int8"]
 MACHINES = [pytest.param(MACHINE, id="all-extensions")]
-if {AVX512_VNNI, AVX_VNNI} & set(ISA.extensions):  # then also what runs on CPUs without it
-    MACHINES.append(pytest.param(replace(MACHINE, isa=replace(ISA, extensions=())), id="no-extensions"))
+if NEON_I8MM in ISA.extensions:
+    MACHINES.append(pytest.param(with_extensions(NEON_DOT), id="no-i8mm"))
+if {AVX512_VNNI, AVX_VNNI, NEON_DOT} & set(ISA.extensions):
+    MACHINES.append(pytest.param(with_extensions(), id="no-extensions"))
 
 
 def only(tile: Tile, machine: Machine) -> Machine:

@@ -16,7 +16,7 @@ from onnx.backend.test.case import node as onnx_node_cases
 from onnx_models import model, node, run_onnxruntime
 from onnxruntime.quantization import QuantType
 from plan_runner import MACHINE
-from quantized_nets import quantized_by_onnxruntime
+from qdq_models import quantized_by_onnxruntime
 
 from backend import InferenceSession, InputError, ModelError, PixelInput
 from backend.graph.ir import Graph, Quantization, Requantize

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 from onnx_models import run_onnxruntime
 from plan_runner import MACHINE, plan_graph, run_plan
-from quantized_nets import quantized_by_onnxruntime
+from qdq_models import quantized_by_onnxruntime
 
 from backend import InferenceSession, PixelInput
 from backend.graph.check import check

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from ...graph.ir import ABSENT, Conv, Dense, InnerRounding, Op, Requantize
 from ...kernels.step import CLIP, INNER, NUMBERS, PATCH_POINTS, KernelKey, unpacked_channels
-from ...simd.element import FLOAT32, UINT8
-from ...simd.isa import Isa, Tile
+from ...simd.element import FLOAT32, INT8_OFFSET, UINT8
+from ...simd.isa import EXTENSIONS, NEON_DOT, Isa, Tile
 from .. import winograd
 from ..blocking import choose_depthwise
 from ..choices import GemmChoice, WinogradChoice
@@ -64,7 +64,7 @@ def lower_conv(planning: Planning, op: Conv) -> None:
         by_tap = weight.reshape(out_c, depth_c, kernel_h * kernel_w).transpose(2, 1, 0)  # a view: packing copies once
     window = x.inside - op.pads[0] * x.row - op.pads[1] * x.pixel
     per_group = out_c // op.group
-    bias = _start(planning, op, out_c)
+    starts = _starts(planning, op, out_c)
     scale = planning.array(op.epilogue.scale) if isinstance(op.epilogue, Requantize) else None
     for group in range(op.group):
         channels = slice(group * per_group, (group + 1) * per_group)
@@ -76,7 +76,7 @@ def lower_conv(planning: Planning, op: Conv) -> None:
             y=(op.output, y.inside + group * per_group),
             taps=taps,
             by_tap=by_tap[:, :, channels],
-            bias=bias[channels],
+            starts={name: start[channels] for name, start in starts.items()},
             scale=None if scale is None else scale[channels],
             strides=op.strides,
             clear_halo=group == 0,
@@ -99,22 +99,29 @@ def lower_dense(planning: Planning, op: Dense) -> None:
         y=(op.output, planning.layout(op.output).inside),
         taps=np.zeros(1, np.int64),
         by_tap=weight[None],
-        bias=_start(planning, op, weight.shape[1]),
+        starts=_starts(planning, op, weight.shape[1]),
         scale=scale,
         strides=(1, 1),
         clear_halo=True,
     )
 
 
-def _start(planning: Planning, op: Conv | Dense, channels: int) -> npt.NDArray[Any]:
-    """What sums start from: the bias; of integers, minus the zero point times the weights, padding included."""
+def _starts(planning: Planning, op: Conv | Dense, channels: int) -> dict[str, npt.NDArray[Any]]:
+    """What sums start from, by the field that names it: the bias; of integers, minus the zero point times the weights,
+    padding included.
+
+    An ISA that may have SDOT gets both starts, whether this CPU has it or not: packed weights are the same for all.
+    """
     if not isinstance(op.epilogue, Requantize):
-        return planning.array(op.bias) if op.bias != ABSENT else np.zeros(channels, np.float32)
+        return {"bias": planning.array(op.bias) if op.bias != ABSENT else np.zeros(channels, np.float32)}
     weight = planning.graph.constants[op.weight].astype(np.int64)
     of_channel = weight.sum(axis=tuple(range(1, weight.ndim)) if isinstance(op, Conv) else 0)
-    zero = planning.stored_zero(op.x, op.x_zero_point)
+    zeros = {"bias": planning.stored_zero(op.x, op.x_zero_point)}
+    if NEON_DOT in EXTENSIONS.get(planning.machine.isa.name, ()):
+        zeros["signed_bias"] = zeros["bias"] - INT8_OFFSET
+    bias = planning.graph.constants[op.bias]
     # Modulo 2**32, as the sums are: the pass has seen to it that they end within int32.
-    return np.asarray((planning.graph.constants[op.bias] - zero * of_channel).astype(np.int32))
+    return {name: np.asarray((bias - zero * of_channel).astype(np.int32)) for name, zero in zeros.items()}
 
 
 def _requantize_fields(planning: Planning, op: Conv | Dense) -> dict[str, Any]:
@@ -169,7 +176,7 @@ def _gemm_steps(
     y: tuple[str, int],
     taps: npt.NDArray[np.int64],
     by_tap: F32Array,
-    bias: npt.NDArray[Any],
+    starts: dict[str, npt.NDArray[Any]],
     scale: F32Array | None,
     strides: tuple[int, int],
     clear_halo: bool,
@@ -213,10 +220,10 @@ def _gemm_steps(
         packed = pack_panels(by_tap, first, panels, width, x_layout.element)
         covered = min(panels * width, channels - first)
         padding = (0, panels * width - covered)
-        padded_bias = np.pad(bias[first : first + covered], padding)
         places: dict[str, Any] = {"x": x, "y": (y[0], y[1] + first)}
         if has_b:
             places["b"] = (epilogue.residual, b_layout.inside + y[1] - y_layout.inside + first)
+        own_starts = {name: np.pad(start[first : first + covered], padding) for name, start in starts.items()}
         fields: dict[str, int] = {}
         if scale is not None:
             fields["scale"] = buffers.add_weights(np.pad(scale[first : first + covered], padding))
@@ -231,7 +238,7 @@ def _gemm_steps(
             written_bytes=y_layout.element.bytes * y_layout.images * pixels * covered,
             weight_bytes=packed.nbytes,
             weight=buffers.add_weights(packed),
-            bias=buffers.add_weights(padded_bias),
+            **{name: buffers.add_weights(start) for name, start in own_starts.items()},
             panels=panels,
             panel=tap_count * words_of(depth, x_layout.element) * width,
             out_c=panels * width,
@@ -378,13 +385,14 @@ def _lower_depthwise_3x3_u8(planning: Planning, op: Conv, tile: Tile) -> None:
     by_tap = np.zeros((stored, 3, 4), np.int8)  # channel, column, row
     by_tap[:channels, :, :3] = weight.transpose(0, 2, 1)
     packed = by_tap[order].reshape(len(blocks), width, 3, 4).transpose(0, 2, 1, 3)
+    starts = {name: np.pad(start, padding)[order] for name, start in _starts(planning, op, channels).items()}
     planning.step(
         KernelKey("depthwise_3x3_u8", tile),
         op.name,
         macs=y.images * y.h * y.w * channels * 9,
         weight_bytes=packed.nbytes,
         weight=planning.buffers.add_weights(packed),
-        bias=planning.buffers.add_weights(np.pad(_start(planning, op, channels), padding)[order]),
+        **{name: planning.buffers.add_weights(start) for name, start in starts.items()},
         scale=planning.buffers.add_weights(np.pad(planning.array(op.epilogue.scale), padding)[order]),
         **_requantize_fields(planning, op),
         **window_fields(x, y, (3, 3), op.strides, op.dilations, op.pads[:2]),
@@ -415,7 +423,7 @@ def _lower_depthwise_u8(planning: Planning, op: Conv) -> None:
         macs=y.images * y.h * y.w * channels * kernel_h * kernel_w,
         weight_bytes=packed.nbytes,
         weight=planning.buffers.add_weights(packed),
-        bias=planning.buffers.add_weights(np.pad(_start(planning, op, channels), padding)),
+        bias=planning.buffers.add_weights(np.pad(_starts(planning, op, channels)["bias"], padding)),
         scale=planning.buffers.add_weights(np.pad(planning.array(op.epilogue.scale), padding)),
         **_requantize_fields(planning, op),
         **window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2]),

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from plan_runner import KERNELS, MACHINE, run_plan
-from quantized_nets import quantized_by_onnxruntime
+from qdq_models import quantized_by_onnxruntime
 from rounded_twin import rounded_twin
 from test_real_models import LOGITS, TOLERANCE, realistic, theirs
 
