@@ -26,7 +26,7 @@ def run_copy(folder: Path, body: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(body)],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(folder), **environment},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
