@@ -23,7 +23,7 @@ from preprocessing import PreprocessingError, read_val_map
 from . import loadgen, placement
 from .config import IMAGENET_CLASS_COUNT, RunConfig, Scenario
 from .dataset import cache_folder, default_store_path
-from .errors import HarnessError
+from .errors import HarnessError, RunInterruptedError
 from .profiles import IMAGENET_VALIDATION_COUNT, PROFILES, not_the_official_model
 from .progress import Progress
 from .provenance import versions
@@ -291,6 +291,8 @@ def _engine(config: DoctorConfig, progress: Progress) -> Iterator[Finding]:
                 last = run(replace(short, scenario="Offline", sample_count=1), progress)
         except PreprocessingError:
             return  # told by the examination of the images
+        except RunInterruptedError:
+            raise
         except HarnessError as error:
             yield Finding("fail", "engine", str(error))
             return

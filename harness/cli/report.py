@@ -29,7 +29,9 @@ def report(paths: tuple[Path, ...], output: Path, **_: Any) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise  # a fault of the installation, which no extra mends
-        raise BadInputError(f"report needs {error.name}: pip install 'loadgen-numba[report]'") from error
+        raise BadInputError(
+            f"report needs {error.name}: pip install 'loadgen-numba[report]', or '.[report]' in a clone"
+        ) from error
 
     made = make_report(paths, output)
     for run in made.runs:

@@ -53,10 +53,17 @@ def _stability_lines(outcome: Outcome) -> Iterator[str]:
         "without one of the images"
     )
     if stability.uncovered > 0.25:
-        yield "warning: many ranges hang on a single image: calibrate on more, or try --method percentile"
+        other = ", or try --method percentile" if outcome.config.method == "minmax" else ""
+        yield f"warning: many ranges hang on a single image: calibrate on more{other}"
 
 
 def _spread_lines(outcome: Outcome) -> Iterator[str]:
+    if outcome.spreads and not any(spread.collapsed_channels for spread in outcome.spreads):
+        least = outcome.spreads[0]
+        yield (
+            f"per-tensor weights: every channel keeps {COLLAPSED_LEVELS} of 127 steps or more, the least "
+            f"{least.fewest_levels:.1f}, in {least.layer}"
+        )
     for spread in (outcome.spreads or ())[:_WORST]:
         if spread.collapsed_channels:
             yield (

@@ -111,13 +111,18 @@ def _parse_record(source: RunSource) -> _Record:
             started_utc=str(record["started_utc"]),
             ended_utc=text_or_none(record.get("ended_utc")),
             error=text_or_none(record.get("error")),
-            deviations=tuple(map(str, record["not_submittable"])),
+            deviations=tuple(map(str, _deviations(record))),
             warnings=tuple(map(str, record.get("warnings", ()))),
             effective=_parse_settings(record["settings"]["effective"], scenario),
             standstill=_parse_standstill(record.get("standstill")),
             accuracy=_parse_accuracy(record.get("accuracy")),
             provenance=_parse_provenance(record),
         )
+
+
+def _deviations(record: Mapping[str, Any]) -> Any:
+    """A run that ended before its test began has none."""
+    return record["not_submittable"] if record["status"] == "finished" else record.get("not_submittable", ())
 
 
 def _parse_settings(effective: Any, scenario: Scenario) -> SettingValues:

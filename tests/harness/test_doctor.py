@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -100,6 +101,24 @@ def test_a_machine_that_is_ready_for_a_rehearsal(first_told: Findings) -> None:
     assert first_told["images"] == ("warn", "20 images, a submission answers 50000")
     assert "is none of the published" in first_told["model"][1]
     assert re.fullmatch(r"\w+ kernels by numba, \d+ float32 in a vector, fp32", first_told["ISA"][1])
+
+
+def test_ctrl_c_is_no_finding(dataset: Path, model: Path) -> None:
+    """It arrives while the trial is under way, and ends the command as it ends every other."""
+    command = [sys.executable, "-m", "harness", "doctor", "--dataset-path", dataset, "--model", model, "--rehearsal"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    told = ""
+    while "warming up" not in told:
+        told = process.stderr.readline()
+        assert told, "it ended without a trial"
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.splitlines()[-1]) == (130, "error: interrupted by SIGINT")
+    assert "engine" not in output
 
 
 def test_what_was_compiled_is_not_compiled_again_and_is_told(first_told: Findings, user: User, dataset: Path) -> None:
