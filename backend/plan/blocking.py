@@ -48,8 +48,8 @@ _DEPTHWISE_ROWS: Final = 7
 """Output rows per unit: the two further input rows that it reads are read by its neighbour, too."""
 
 _GROUPED_UNITS: Final = 16
-"""Units of a layer whose pixels come in groups that stay in L2, at least: as many as its panels, or a layer of 1024
-channels, have in batch 1. Larger ones read a group more seldom, smaller ones feed larger teams."""
+"""Units that a layer keeps, if it has as many, where its pixels come in groups that stay in L2: what a layer of 1024
+channels has in batch 1. Larger units read a group more seldom, smaller ones feed larger teams."""
 
 _UNIT_STEPS: Final = 1 << 20
 """Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap
@@ -134,8 +134,7 @@ def choose_blocks(
     the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
     to 1.25 times as fast on Cascade Lake). Where the pixels come in several groups that stay in L2 one at a time, a
     unit is several panels of one group, so that not every panel fetches all groups (1x1 layers of 14 pixels and 8
-    images: 1.1). depth: in elements. pixels, x_bytes: of one group,
-    its output and the input that it reads.
+    images: 1.1). depth: in elements. pixels, x_bytes: of one group, its output and the input that it reads.
     """
     words = -(-depth // element.per_word)
     width_bytes = tile.nr * machine.isa.lanes * 4

@@ -133,7 +133,8 @@ def choose_bands(
 
 
 def _most_parts(heights: Sequence[int], windows: Sequence[Window]) -> int:
-    """The largest power of two, so that teams share evenly, whose parts make the first op compute few rows twice."""
+    """The largest power of two, so that teams share evenly, whose parts are not too low and make the first op compute
+    few rows twice."""
     parts = 1
     while 2 * parts * _FEWEST_ROWS <= heights[-1]:
         computed = sum(

@@ -13,10 +13,10 @@ r"""Turns float32 ops between Dequantize and Quantize into integer ops.
 Weights must be constants that the model states as integers (`Graph.quantized`). A bias may be any constant, as some
 quantisers leave it in float32: where it is not stated in steps of the accumulator (x's scale times the weight's), it is
 rounded to them, by half a step at most: no more than the rounding of a single x does to the sum. A channel without
-weights, whose scale means nothing, takes one from its bias. Weights whose distance from their zero
-point does not fit int8, sums that might not fit int32, scales along another axis than the output channels': such ops
-stay as they are, and compute what the model says in float32. The arithmetic of quantising in between is kept, so that
-fused and unfused differ by float32 rounding, and by that half step of a bias, alone.
+weights, whose scale means nothing, takes one from its bias. Weights whose distance from their zero point does not fit
+int8, sums that might not fit int32, scales along another axis than the output channels': such ops stay as they are, and
+compute what the model says in float32. The arithmetic of quantising in between is kept, so that fused and unfused
+differ by float32 rounding, and by that half step of a bias, alone.
 
 May import: ir, prune, rewrite.
 """
