@@ -59,8 +59,8 @@ def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) 
     ours, theirs = context.Pipe()
     process = context.Process(target=child.main, args=(task, counters, timings, theirs), daemon=True)
     with _signals_as_errors(), ours:
-        progress.phase(f"{task.config.scenario} {task.config.mode}: opening {task.config.backend}, warming up")
         try:
+            progress.phase(f"{task.config.scenario} {task.config.mode}: opening {task.config.backend}, warming up")
             start_without_sigint(process)
             theirs.close()
             opened = _receive(ours, process, lambda: None)
@@ -87,9 +87,9 @@ def supervise(task: Task, begin: Callable[[Opened], Watch], progress: Progress) 
             process.join(_EXIT_GRACE_S)
             return Supervised(last, history, Durations.of(timings, RESPONSE), Durations.of(timings, SERVICE))
         finally:
-            if process.is_alive():
+            if process.pid is not None:  # else it was never started, and cannot be joined
                 process.kill()
-            process.join()
+                process.join()
 
 
 def start_without_sigint(process: BaseProcess) -> None:

@@ -15,6 +15,11 @@ import psutil
 import pytest
 from harness_support import Command, run_record, write_plugin, write_steady_plugin
 
+from harness.config import RunConfig
+from harness.errors import RunInterruptedError
+from harness.progress import Quiet
+from harness.run import run
+
 HANG_GUARD_S = 60
 INTERRUPT_LIMIT_S = 2.0
 """How long a run may take to end after Ctrl-C."""
@@ -189,6 +194,29 @@ def test_ctrl_c_ends_the_run_within_two_seconds(cache: Path, dataset: Path, tmp_
     scored = command("accuracy", folder)
     assert scored.status == 2
     assert "'interrupted'" in scored.stderr
+
+
+def test_ctrl_c_before_the_child_is_started(dataset: Path, tmp_path: Path) -> None:
+    """There is no process to end then."""
+
+    class InterruptAtOnce(Quiet):
+        def phase(self, text: str) -> None:
+            if "opening null" in text:
+                signal.raise_signal(signal.SIGINT)
+
+    config = RunConfig(
+        name="resnet50",
+        profile="resnet50",
+        scenario="Offline",
+        mode="performance",
+        backend="null",
+        model=None,
+        dataset_path=dataset,
+        output=tmp_path,
+    )
+    with pytest.raises(RunInterruptedError, match="^interrupted by SIGINT$"):
+        run(config, InterruptAtOnce())
+    assert not list(tmp_path.rglob("mlperf_log_detail.txt"))
 
 
 def test_a_killed_parent_leaves_no_child_behind(cache: Path, dataset: Path, tmp_path: Path, command: Command) -> None:

@@ -104,7 +104,7 @@ def test_a_machine_that_is_ready_for_a_rehearsal(first_told: Findings) -> None:
 
 
 def test_ctrl_c_is_no_finding(dataset: Path, model: Path) -> None:
-    """It arrives while the trial is under way, and ends the command as it ends every other."""
+    """It arrives while the trial is opening, and ends the command as it ends every other."""
     command = [sys.executable, "-m", "harness", "doctor", "--dataset-path", dataset, "--model", model, "--rehearsal"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
