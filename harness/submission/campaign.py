@@ -393,6 +393,7 @@ def _check_submittable(config: CampaignConfig) -> None:
     check_backend(config.run.backend)
     if config.run.model is not None:
         check_model_file(config.run.model)
+    packaging.check_calibration(config.package, config.run.model)
     if config.package.rehearsal:
         return
     profile, model = PROFILES[config.run.profile], config.run.model

@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from backend import BackendError, read_quantized_ends
+
 from ..accuracy import ACCURACY_FILE
 from ..errors import BadInputError
+from ..quantize.record import read_record
 from ..results import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG
 from . import documents, system
 from .audit import BASELINE_ACCURACY, COMPLIANCE_ACCURACY, VERIFY_ACCURACY, VERIFY_PERFORMANCE
@@ -34,6 +37,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _VIEWABLE_BYTES: Final = 4096
 """What stays of an accuracy log at each end."""
 _CUT: Final = b"\n\n...\n\n"
+_NO_RECORD: Final = (
+    "no record of `quantize` lies beside it: describe in a file how its ranges were found, and pass it with "
+    "--calibration"
+)
 
 
 @dataclass(frozen=True)
@@ -113,20 +120,42 @@ def collect_runs(config: PackageConfig, rules: Round) -> tuple[ScenarioRuns, ...
     return collect(config.runs, rules, config.division, scenarios, infer=config.infer, rehearsal=config.rehearsal)
 
 
+def check_calibration(config: PackageConfig, model: Path | None) -> None:
+    """Before the runs: whether `package` will find how the ranges of a quantised model were found.
+
+    Raises: BadInputError.
+    """
+    if config.calibration is not None:
+        _stated_calibration(config.calibration)
+    elif model is not None and read_record(model) is None:
+        try:
+            quantised = read_quantized_ends(model) is not None
+        except BackendError as error:
+            raise BadInputError(" ".join(str(error).split())) from error
+        if quantised:
+            raise BadInputError(f"--model {model}: is quantised, and {_NO_RECORD}")
+
+
 def _calibration(config: PackageConfig, runs: tuple[ScenarioRuns, ...]) -> str:
     if config.calibration is not None:
-        try:
-            text = config.calibration.read_text(encoding="utf-8")
-        except OSError as error:
-            raise BadInputError(f"--calibration {config.calibration}: {error.strerror}") from error
+        text = _stated_calibration(config.calibration)
     else:
         text = documents.calibration(runs) or ""
-    if not text.strip():
-        raise BadInputError(
-            "the runs may be of a quantised model, and no record of `quantize` lies beside it: describe how its ranges "
-            "were found in a file and pass it with --calibration"
-        )
+        if not text:
+            raise BadInputError(f"the runs may be of a quantised model, and {_NO_RECORD}")
     return f"{documents.REHEARSAL_MARK}\n\n{text}" if config.rehearsal else text
+
+
+def _stated_calibration(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInputError(f"--calibration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"--calibration {path}: is no text in UTF-8") from error
+    if not text.strip():
+        raise BadInputError(f"--calibration {path}: is empty; it describes how ranges were found")
+    return text
 
 
 class _Writer:

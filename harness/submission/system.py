@@ -95,7 +95,6 @@ def describe(
     system_name: unless the toml states another. toml: fields by name; they win over what was detected.
     ask(field, hint): for what is still unknown, if somebody is there to answer; a rehearsal states plainly what it
     does not know.
-    there to answer; a rehearsal states plainly what it does not know.
     Raises: BadInputError, naming every field without an answer, unknown fields, or values that are not allowed.
     """
     stated = {} if toml is None else read_toml(toml, "--system-toml")

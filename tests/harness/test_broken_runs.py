@@ -214,7 +214,7 @@ def test_ctrl_c_before_the_child_is_started(dataset: Path, tmp_path: Path) -> No
         dataset_path=dataset,
         output=tmp_path,
     )
-    with pytest.raises(RunInterruptedError, match="^interrupted by SIGINT$"):
+    with pytest.raises(RunInterruptedError, match=r"^interrupted by SIGINT$"):
         run(config, InterruptAtOnce())
     assert not list(tmp_path.rglob("mlperf_log_detail.txt"))
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
+import onnx.parser
 import pytest
 from harness_support import Command, run_record, write_steady_plugin
 from submission_support import snapshot
@@ -198,7 +200,24 @@ REFUSED = {
     "no rehearsal, short runs": (("-rehearsal", "--time", "5"), "add --rehearsal"),
     "datacenter": (("--scenarios", "datacenter", "-infer"), "has none in the closed division"),
     "no such model": (("--model", "absent.onnx"), "absent.onnx: no such file"),
+    "no such description": (("--calibration", "absent.md"), "--calibration absent.md: No such file or directory"),
+    "an empty description": (("--calibration", "/dev/null"), "--calibration /dev/null: is empty"),
+    "ranges from nowhere": (("--model", "ranges.onnx"), "/ranges.onnx: is quantised, and no record"),
 }
+
+
+def _quantised_model() -> onnx.ModelProto:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 13]>
+        net (float[1, 4] x) => (float[1, 4] y)
+        <float scale = {0.5}, int8 zero = {0}>
+        {
+            q = QuantizeLinear(x, scale, zero)
+            y = DequantizeLinear(q, scale, zero)
+        }
+    """)
+    onnx.checker.check_model(model)
+    return model
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -213,6 +232,8 @@ def test_what_is_refused_before_anything_runs(name: str, command: Command, datas
     if name == "other settings":
         first = command(*campaign_flags(dataset, output, "null"), "--plan-only")
         assert first.status == 0, first.stderr
+    if name == "ranges from nowhere":
+        onnx.save(_quantised_model(), tmp_path / "ranges.onnx")
     before = snapshot(output)
     done = command(*flags, *(flag for flag in more if not flag.startswith("-") or flag.startswith("--")))
     assert (done.status, reason in done.stderr) == (2, True), done.stderr
