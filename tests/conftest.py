@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,18 @@ _ARM64_RUNS = ("_of_every_scenario[SingleStream-numba]",)
 """How the names of the runs by LoadGen end that do so."""
 
 
+_MEASURED_RUNS = "tests/harness"
+"""What runs LoadGen, whose verdicts depend on time: only one of these tests at a time."""
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""Children are to be interrupted by the tests, also where a shell has started pytest as a job that ignores SIGINT."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    measured = config.rootpath / _MEASURED_RUNS
+    for item in items:
+        name = _MEASURED_RUNS if measured in item.path.parents else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(name))
     files = {config.rootpath / folder / f"test_{name}.py" for folder, names in _ARM64.items() for name in names}
     for item in items:
         if item.path in files or item.nodeid.endswith(_ARM64_RUNS):
