@@ -42,8 +42,8 @@ def run_steps(
 ) -> None:  # fmt: skip
     """Runs the first `walked` steps (behind them lie the links of chains) for `images` units of batch.
 
-    `memory[arena]` is the arena, and guards lie around it; outputs are (memory, the slice of it that is one) alike. Both
-    are changed in place, guards too if steps change them.
+    `memory[arena]` is the arena, and guards lie around it; outputs are (memory, the slice of it that is one) alike.
+    Both are changed in place, guards too if steps change them.
 
     Raises: AssertionError if weights, tables or inputs were written; and under the emulator, where there are fences in
     place of the guards behind, for any access to memory that is not the steps'.
