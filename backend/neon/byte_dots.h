@@ -19,6 +19,13 @@ LN_INLINE uint8x16_t ln_plain_word(const uint8_t *x) {
     return bytes;
 }
 
+/* Eight bytes as they lie, in lanes 0 and 1. */
+LN_INLINE uint8x16_t ln_plain_words(const uint8_t *x) {
+    uint8x16_t bytes;
+    __asm__("ldr %d0, %1" : "=w"(bytes) : "m"(*(const uint64_t *)(const void *)x));
+    return bytes;
+}
+
 /* ln_word_at: four bytes of x as ln_byte_dot wants them. ln_byte_starts: where among the weights a step has what its sums
  * start from. */
 #if defined(__ARM_FEATURE_MATMUL_INT8)
