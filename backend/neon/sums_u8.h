@@ -111,14 +111,9 @@ static __attribute__((noinline)) void TILE_NAME(byte_tile_)(const ln_byte_tile *
         const uint8_t *x[MR], *window = t->x + t->taps[tap];
         LN_UNROLLED for (int m = 0; m < MR; m++) x[m] = window + t->x_rows[m];
         int64_t k = 0;
-        for (; k + 16 <= depth; k += 16) {
+        for (; k + 8 <= depth; k += 8) {
             TILE_NAME(multiply_)(acc, x, k, w, 2);
-            TILE_NAME(multiply_)(acc, x, k + 8, w + 8 * WIDTH, 2);
-            w += 16 * WIDTH;
-        }
-        if (k + 8 <= depth) {
-            TILE_NAME(multiply_)(acc, x, k, w, 2);
-            k += 8, w += 8 * WIDTH;
+            w += 8 * WIDTH;
         }
         if (k < depth) {
             TILE_NAME(multiply_)(acc, x, k, w, 1);
