@@ -8,6 +8,7 @@
 
 #if defined(__ARM_FEATURE_MATMUL_INT8) && MR > 1
 #define PAIRS ((MR + 1) / 2)
+#define STEP 2 /* words of depth that the loop adds at a time */
 
 /* [m][n]: rows 2 m and 2 m + 1 by channels 0 and 1 of vector n, and by channels 2 and 3. */
 typedef int32x4_t TILE_NAME(ln_byte_sums_)[PAIRS][NR][2];
@@ -76,6 +77,8 @@ LN_INLINE void TILE_NAME(multiply_)(TILE_NAME(ln_byte_sums_) acc, const uint8_t 
 #undef PAIRS
 
 #else
+#define STEP 4
+
 typedef int32x4_t TILE_NAME(ln_byte_sums_)[MR][NR];
 
 LN_INLINE void TILE_NAME(load_sums_)(TILE_NAME(ln_byte_sums_) acc, const int32_t *rows, int64_t pitch) {
@@ -88,7 +91,7 @@ LN_INLINE void TILE_NAME(store_sums_)(TILE_NAME(ln_byte_sums_) acc, int32_t *row
         LN_UNROLLED for (int n = 0; n < NR; n++) vst1q_s32(rows + m * WIDTH + n * LN_LANES, acc[m][n]);
 }
 
-/* Adds one or two words of depth of all rows. */
+/* Adds words of depth of all rows. */
 LN_INLINE void TILE_NAME(multiply_)(TILE_NAME(ln_byte_sums_) acc, const uint8_t *const *x, int64_t k, const int8_t *w,
                                     const int words) {
     LN_UNROLLED for (int word = 0; word < words; word++, k += 4, w += WIDTH * 4) {
@@ -111,14 +114,16 @@ static __attribute__((noinline)) void TILE_NAME(byte_tile_)(const ln_byte_tile *
         const uint8_t *x[MR], *window = t->x + t->taps[tap];
         LN_UNROLLED for (int m = 0; m < MR; m++) x[m] = window + t->x_rows[m];
         int64_t k = 0;
-        for (; k + 8 <= depth; k += 8) {
-            TILE_NAME(multiply_)(acc, x, k, w, 2);
-            w += 8 * WIDTH;
+        for (; k + 4 * STEP <= depth; k += 4 * STEP) {
+            TILE_NAME(multiply_)(acc, x, k, w, STEP);
+            w += 4 * STEP * WIDTH;
         }
-        if (k < depth) {
+        for (; k < depth; k += 4) {
             TILE_NAME(multiply_)(acc, x, k, w, 1);
             w += 4 * WIDTH;
         }
     }
     TILE_NAME(store_sums_)(acc, sums);
 }
+
+#undef STEP
