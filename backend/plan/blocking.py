@@ -49,9 +49,13 @@ _DEPTHWISE_OVERHEAD_PIXELS: Final = 2
 _DEPTHWISE_ROWS: Final = 7
 """Output rows per unit: the two further input rows that it reads are read by its neighbour, too."""
 
-_LEAST_UNITS: Final = 16
-"""Units that a layer is cut into, if it can be: larger ones read what they share more seldom, smaller ones feed larger
-teams, and an interrupted thread keeps the others waiting for less."""
+_GROUPED_UNITS: Final = 16
+"""Units that a layer keeps, if it has as many, where its pixels come in groups that stay in L2: what a layer of 1024
+channels has in batch 1. Larger units read a group more seldom, smaller ones feed larger teams."""
+
+_LEAST_UNITS: Final = 8
+"""Units into which few panels are cut, so that teams of some threads have work, and an interrupted thread keeps the
+others waiting for less. Two to four panels as 16 units cost one thread 1 to 6 % of such a layer (Cascade Lake)."""
 
 _UNIT_STEPS: Final = 1 << 20
 """Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap
@@ -145,7 +149,7 @@ def choose_blocks(machine: Machine, tile: Tile, panels: int, problem: GemmProble
     kc_depth = problem.depth if words <= kc else _balanced(words, kc) * per_word
     nc_panels = 1
     if problem.groups > 1 and problem.group_x_bytes <= machine.l2_bytes // 2:
-        nc_panels = min(panels, max(1, panels * problem.groups // _LEAST_UNITS))
+        nc_panels = min(panels, max(1, panels * problem.groups // _GROUPED_UNITS))
     blocks = min(tiles, -(-_LEAST_UNITS // (problem.groups * -(-panels // nc_panels))))
     return Blocks(_balanced(tiles, -(-tiles // blocks)) * tile.mr, nc_panels, kc_taps, kc_depth, panels_outside=True)
 

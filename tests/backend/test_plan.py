@@ -80,13 +80,12 @@ def test_groups_of_pixels_that_stay_in_l2_are_read_by_several_panels_at_once() -
 
 
 def test_few_panels_share_out_their_pixels() -> None:
-    """14 pixels, 1024 to 256 channels: four panels of 33 tiles; 7 pixels: two panels, 5 tiles each."""
+    """Of 14 pixels, 33 tiles of six, and of 7 pixels, five tiles of ten; eight units, or as many as there are tiles."""
     machine = replace(MACHINE, isa=AVX512, l2_bytes=1 << 20)
-    for images, panels, units in ((1, 4, 16), (1, 16, 16), (1, 64, 64)):
-        blocks = choose_blocks(machine, Tile(6, 4), panels, problem(196, 4 * panels, 1, 1024, images))
-        assert blocks.panels_outside
-        assert units <= panels * -(-196 // blocks.mc) <= units + 4
-    assert choose_blocks(machine, Tile(10, 2), 2, problem(49, 4, 9, 512)).mc == 10
+    for panels, mc in ((1, 30), (2, 54), (4, 102), (8, 198), (64, 198)):
+        blocks = choose_blocks(machine, Tile(6, 4), panels, problem(196, 4 * panels, 4, 1024))
+        assert (blocks.panels_outside, blocks.mc) == (True, mc)
+    assert choose_blocks(machine, Tile(10, 2), 1, problem(49, 2, 9, 512)).mc == 10
 
 
 def test_narrow_panels_are_for_pictures_that_stay_in_l2() -> None:
