@@ -54,7 +54,7 @@ _GROUPED_UNITS: Final = 16
 channels has in batch 1. Larger units read a group more seldom, smaller ones feed larger teams."""
 
 _LEAST_UNITS: Final = 8
-"""Units into which few panels are cut, so that teams of some threads have work, and an interrupted thread keeps the
+"""Units of `_UNIT_STEPS` into which few panels are cut, so that teams of some threads have work, and an interrupted thread keeps the
 others waiting for less. Two to four panels as 16 units cost one thread 1 to 6 % of such a layer (Cascade Lake)."""
 
 _UNIT_STEPS: Final = 1 << 20
@@ -150,7 +150,8 @@ def choose_blocks(machine: Machine, tile: Tile, panels: int, problem: GemmProble
     nc_panels = 1
     if problem.groups > 1 and problem.group_x_bytes <= machine.l2_bytes // 2:
         nc_panels = min(panels, max(1, panels * problem.groups // _GROUPED_UNITS))
-    blocks = min(tiles, -(-_LEAST_UNITS // (problem.groups * -(-panels // nc_panels))))
+    least = min(_LEAST_UNITS, problem.groups * panels * tiles * steps_per_tile // _UNIT_STEPS)
+    blocks = min(tiles, max(1, -(-least // (problem.groups * -(-panels // nc_panels)))))
     return Blocks(_balanced(tiles, -(-tiles // blocks)) * tile.mr, nc_panels, kc_taps, kc_depth, panels_outside=True)
 
 

@@ -79,14 +79,12 @@ def _computing(graph: Graph, layouts: dict[str, Layout], machine: Machine, op: O
 
 
 def _rereading(machine: Machine, problem: GemmProblem) -> float:
-    """Estimated cycles to read groups of pictures of bytes once more for each panel, where neither a group nor the
-    weights stay in L2."""
-    if problem.element != UINT8:
+    """Estimated cycles to read pictures of bytes once more for each panel, where neither they nor the weights stay in
+    L2. So it was measured also where one group of the pictures would."""
+    x_bytes = problem.images * problem.x_bytes
+    if problem.element != UINT8 or min(x_bytes, problem.weight_bytes(machine.isa.lanes)) <= machine.l2_bytes // 2:
         return 0.0
-    if min(problem.group_x_bytes, problem.weight_bytes(machine.isa.lanes)) <= machine.l2_bytes // 2:
-        return 0.0
-    panels = sum(panels for _, panels in choose_tiles(machine, problem))
-    return panels * problem.images * problem.x_bytes / _REREAD_BYTES_PER_CYCLE
+    return sum(panels for _, panels in choose_tiles(machine, problem)) * x_bytes / _REREAD_BYTES_PER_CYCLE
 
 
 def _waiting(machine: Machine, held_bytes: int) -> float:
