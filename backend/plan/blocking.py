@@ -54,8 +54,9 @@ _GROUPED_UNITS: Final = 16
 channels has in batch 1. Larger units read a group more seldom, smaller ones feed larger teams."""
 
 _LEAST_UNITS: Final = 8
-"""Units of `_UNIT_STEPS` into which few panels are cut, so that teams of some threads have work, and an interrupted thread keeps the
-others waiting for less. Two to four panels as 16 units cost one thread 1 to 6 % of such a layer (Cascade Lake)."""
+"""Units of `_UNIT_STEPS` into which few panels are cut, so that teams of some threads have work, and an interrupted
+thread keeps the others waiting for less. Two to four panels as 16 units cost one thread 1 to 6 % of such a layer
+(Cascade Lake)."""
 
 _UNIT_STEPS: Final = 1 << 20
 """Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap
@@ -123,7 +124,7 @@ def choose_tiles(machine: Machine, problem: GemmProblem) -> tuple[tuple[int, int
 
 
 def choose_blocks(machine: Machine, tile: Tile, panels: int, problem: GemmProblem) -> Blocks:
-    """Cache blocks of so many panels after BLIS (Van Zee and van de Geijn 2015), for an operand A that is read in place.
+    """Cache blocks of so many panels, after BLIS (Van Zee and van de Geijn 2015), for an operand that is read in place.
 
     Weights that fit half of L2 stay there while pixels stream past once: pixels outside, a unit is enough pixels
     for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
