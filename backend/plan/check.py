@@ -13,9 +13,10 @@ from ..simd.isa import Isa, Tile
 from . import winograd
 from .chains import computes_nothing, cut_bands
 from .choices import Choices, GemmChoice, PanelRun, node_key
-from .choose import GemmProblem, can_link, can_winograd, gemm_problem, ops_to_choose
+from .choose import can_link, can_winograd, ops_to_choose
 from .lower.chain import chain_windows, convolutions
 from .planning import Planning
+from .problem import GemmProblem, gemm_problem
 from .segments import Segment
 
 _MOST_MC: Final = 1 << 30
@@ -34,7 +35,8 @@ def check_choices(planning: Planning, choices: Choices, max_batch: int) -> None:
             raise PlanError(
                 f"plan: node {key!r} is missing: every convolution (not depthwise) and dense layer is needed"
             )
-        isa, problem = planning.machine.isa, gemm_problem(planning, op, chunk)
+        isa = planning.machine.isa
+        problem = gemm_problem(planning.graph, planning.layouts, planning.machine, op, chunk)
         if isinstance(choice, GemmChoice):
             _check_gemm(isa, key, choice, problem)
             continue
