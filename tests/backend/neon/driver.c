@@ -40,7 +40,7 @@ static void job(const int64_t *head) {
     put(&unknown, sizeof unknown);
     if (!unknown) {
         ln_memory memory = {parts[2], parts[0], parts[1], io};
-        int64_t *counters = calloc((size_t)(steps * (threads + 1) * LN_COUNTER_PITCH) + 1, sizeof *counters);
+        int64_t *counters = calloc((size_t)(steps * (threads + 1) * COUNTER_PITCH) + 1, sizeof *counters);
         ln_run run = {table, &memory, records, 0, walked, batch, counters};
         ln_team *team = ln_team_open(threads);
         if (!team) exit(3);
