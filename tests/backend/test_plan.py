@@ -106,7 +106,7 @@ def test_values_alive_together_lie_apart() -> None:
         for index in range(20):
             first, last = sorted(int(step) for step in rng.integers(0, 12, 2))
             values.append(Lifetime(f"v{index}", int(rng.integers(1, 300)), first, last))
-        offsets, total = assign_offsets(values, 16)
+        offsets, total = assign_offsets(values)
         assert all(offset % 16 == 0 for offset in offsets.values())
         assert total >= max(offsets[v.name] + v.size for v in values)
         for a, b in itertools.combinations(values, 2):
@@ -115,7 +115,7 @@ def test_values_alive_together_lie_apart() -> None:
             assert apart or not together, f"{a} at {offsets[a.name]} and {b} at {offsets[b.name]}"
         alive = [sum(-(-v.size // 16) * 16 for v in values if v.first <= step <= v.last) for step in range(12)]
         assert total >= max(alive)
-    assert assign_offsets([], 16) == ({}, 0)
+    assert assign_offsets([]) == ({}, 0)
 
 
 def block_net() -> Graph:
