@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from plan_runner import MACHINE, plan_graph, run_plan
+from quantized_nets import QuantizedNet
 from small_nets import Net, oracle, random_inputs
 
 from backend.errors import InputError
@@ -201,6 +202,30 @@ def test_step_costs_are_those_of_the_textbook() -> None:
         macs[info.node] = macs.get(info.node, 0) + info.macs
     assert [count for count in macs.values() if count] == [4 * 3 * 10 * 27, 4 * 3 * 10 * 9, 10 * 7]
     assert set(plan.info_of_step) == set(range(len(plan.infos)))
+
+
+def test_costs_of_bytes_are_those_of_the_textbook_too() -> None:
+    """A 7x7 layer of three channels: rows of 21 bytes run as six words of four, which counts only as what is executed.
+
+    A layer of 10 channels runs through 12 of them.
+    """
+    net = QuantizedNet()
+    wide = net.conv(net.input(3, 14, 14), 64, (7, 7), strides=(2, 2), pads=(3, 3, 3, 3))
+    deep = net.conv(wide, 10)
+    x = net.conv(deep, 10, (3, 3), group=10, pads=(1, 1, 1, 1))
+    plan = plan_graph(net.graph(net.conv(x, 16)))
+    costs: dict[str, tuple[int, int]] = {}
+    for info in plan.infos:
+        if info.macs:
+            macs, executed = costs.get(info.node, (0, 0))
+            costs[info.node] = (macs + info.macs, executed + info.executed_macs)
+    pixels = 7 * 7
+    assert [macs for macs, _ in costs.values()] == [
+        pixels * 64 * 147, pixels * 10 * 64, pixels * 10 * 9, pixels * 16 * 10,
+    ]  # fmt: skip
+    executed = [count for _, count in costs.values()]
+    assert executed[0] == pixels * 64 * 7 * 24
+    assert executed[3] == pixels * 16 * 12
 
 
 def test_pixels_are_as_long_as_their_channels_need() -> None:
