@@ -54,6 +54,15 @@ class Caches:
     l2_bytes: int
     l3_bytes: int
 
+    def __str__(self) -> str:
+        l1d, l2, l3 = (count >> 10 for count in (self.l1d_bytes, self.l2_bytes, self.l3_bytes))
+        return f"{self.cpu}, L1d {l1d} KiB, L2 {l2} KiB, L3 {l3} KiB"
+
+
+def caches_of(machine: Machine) -> Caches:
+    """What a plan file says of a machine."""
+    return Caches(machine.cpu, machine.l1d_bytes, machine.l2_bytes, machine.l3_bytes)
+
 
 @dataclass(frozen=True)
 class NamedChain:
@@ -119,7 +128,7 @@ def make_record(graph: Graph, machine: Machine, precision: str, max_batch: int, 
         isa=machine.isa.name,
         precision=precision,
         max_batch=max_batch,
-        machine=Caches(machine.cpu, machine.l1d_bytes, machine.l2_bytes, machine.l3_bytes),
+        machine=caches_of(machine),
         segments=tuple((keys[s.last - 1] if s.last else None, s.chunk) for s in choices.segments),
         chains=tuple(NamedChain(keys[c.first], keys[c.last - 1], c.parts, c.rows) for c in choices.chains),
         nodes=choices.nodes,

@@ -110,7 +110,9 @@ def test_a_saved_plan_gives_the_same_plan_and_bits(tmp_path: Path) -> None:
         )  # fmt: skip
         assert again.plan().record == first.plan().record
         assert again.plan().record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert "the plan was made for: another, L1d 48 KiB, L2 1024 KiB, L3 32768 KiB" in str(again.plan())
         assert logits(again).tobytes() == logits(first).tobytes()
+    assert "made for" not in str(first.plan())
     expected = theirs()
     assert np.abs(logits(first) - expected).max() <= 1e-5 * np.abs(expected).max()
 
