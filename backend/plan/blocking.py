@@ -12,15 +12,17 @@ from functools import cache
 from typing import Final
 
 from ..machine import Machine
-from ..simd.element import FLOAT32, Element
+from ..simd.element import Element
 from ..simd.isa import Isa, Tile
+from .pack import words_of
+from .problem import GemmProblem
 
 FMA_PER_CYCLE: Final = 2
 _LOADS_PER_CYCLE: Final = 2
 _FMA_LATENCY_CYCLES: Final = 4
-_VECTOR_BYTES: Final = 64
 _L2_BYTES_PER_CYCLE: Final = 24
-"""What L2 gives of a panel while tiles use it: fitted to 6x4 against 5x4 tiles of layers whose panels exceed L1."""
+"""What L2 gives of a panel while tiles use it: fitted to 6x4 against 5x4 tiles of layers whose panels exceed L1, with
+vectors of 64 bytes (Cascade Lake)."""
 
 _TILE_OVERHEAD_CYCLES: Final = 70
 """Entering and leaving a tile (row pointers, bias, epilogue, stores): 62 to 93 measured, tiles 6x4, 8x3, 12x2 and 12x1
@@ -51,6 +53,11 @@ _GROUPED_UNITS: Final = 16
 """Units that a layer keeps, if it has as many, where its pixels come in groups that stay in L2: what a layer of 1024
 channels has in batch 1. Larger units read a group more seldom, smaller ones feed larger teams."""
 
+_LEAST_UNITS: Final = 8
+"""Units of `_UNIT_STEPS` into which few panels are cut, so that teams of some threads have work, and an interrupted
+thread keeps the others waiting for less. Two to four panels as 16 units cost one thread 1 to 6 % of such a layer
+(Cascade Lake)."""
+
 _UNIT_STEPS: Final = 1 << 20
 """Multiply-adds, of words, that one unit of work should hold: some tens of microseconds, so that sharing out is cheap
 and an interrupted thread does not keep the others waiting for long."""
@@ -70,12 +77,13 @@ class Blocks:
     panels_outside: bool
 
 
-def tile_cycles(tile: Tile, depth: int) -> float:
-    """Estimated cycles of one tile over a depth: bound by multiply-adds, by loads, or by the latency of one chain."""
+def tile_cycles(tile: Tile, lanes: int, depth: int) -> float:
+    """Estimated cycles of one tile over a depth: bound by multiply-adds, by loads, by L2, or by the latency of one
+    chain."""
     per_step = max(
         tile.mr * tile.nr / FMA_PER_CYCLE,
         (tile.mr + tile.nr) / _LOADS_PER_CYCLE,
-        tile.nr * _VECTOR_BYTES / _L2_BYTES_PER_CYCLE,
+        tile.nr * lanes * 4 / _L2_BYTES_PER_CYCLE,
         _FMA_LATENCY_CYCLES,
     )
     return depth * per_step + _TILE_OVERHEAD_CYCLES
@@ -88,45 +96,35 @@ def direct_cycles(machine: Machine, macs: int, weight_count: int, element: Eleme
 
 
 @cache
-def choose_tiles(machine: Machine, pixels: int, vectors: int, depth: int, x_bytes: int) -> tuple[tuple[int, int], ...]:
-    """Covers `vectors` vectors of output channels by panels: ((index into isa.tiles, panels), ...), in channel order.
+def choose_tiles(machine: Machine, problem: GemmProblem) -> tuple[tuple[int, int], ...]:
+    """Covers the vectors of output channels by panels: ((index into isa.tiles, panels), ...), in channel order.
 
     The cheapest cover by `tile_cycles` of ceil(pixels / MR) tiles per panel, each NR used for one run of panels. Wide
-    panels are worth more where each of them reads the input from L3 once more. depth: of all taps, in words. x_bytes:
-    of the input that is read.
+    panels are worth more where each of them reads the input from L3 once more.
 
     Raises: KeyError if the tiles cannot cover that many vectors; those of an ISA, with one of NR = 1, cover any number.
     """
-    isa, reading = machine.isa, x_bytes / 4 / _WORDS_PER_CYCLE
-    weight_bytes = 4 * depth * vectors * isa.lanes
-    rereading = 0 if min(weight_bytes, x_bytes) <= machine.l2_bytes // 2 else reading
+    isa, pixels, x_bytes = machine.isa, problem.group_pixels, problem.group_x_bytes
+    reading = x_bytes / 4 / _WORDS_PER_CYCLE
+    rereading = 0 if min(problem.weight_bytes(isa.lanes), x_bytes) <= machine.l2_bytes // 2 else reading
     best: dict[int, tuple[float, tuple[tuple[int, int], ...]]] = {0: (0.0, ())}
-    for rest in range(1, vectors + 1):
+    for rest in range(1, problem.vectors + 1):
         options = []
         for index, tile in enumerate(isa.tiles):
             panels, left = divmod(rest, tile.nr)
             if panels and left in best:
                 cost, cover = best[left]
-                cycles = panels * (-(-pixels // tile.mr) * tile_cycles(tile, depth) + rereading)
+                tiles = -(-pixels // tile.mr)
+                cycles = panels * (tiles * tile_cycles(tile, isa.lanes, problem.words) + rereading)
                 cycles += _STEP_OVERHEAD_CYCLES + reading
                 options.append((cost + cycles, ((index, panels), *cover)))
         if options:
             best[rest] = min(options)
-    return best[vectors][1]
+    return best[problem.vectors][1]
 
 
-def choose_blocks(
-    machine: Machine,
-    tile: Tile,
-    pixels: int,
-    panels: int,
-    taps: int,
-    depth: int,
-    x_bytes: int,
-    element: Element = FLOAT32,
-    groups: int = 1,
-) -> Blocks:
-    """Cache blocks after BLIS (Van Zee and van de Geijn 2015), for an operand A that is read in place.
+def choose_blocks(machine: Machine, tile: Tile, panels: int, problem: GemmProblem) -> Blocks:
+    """Cache blocks of so many panels, after BLIS (Van Zee and van de Geijn 2015), for an operand that is read in place.
 
     Weights that fit half of L2 stay there while pixels stream past once: pixels outside, a unit is enough pixels
     for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
@@ -134,23 +132,28 @@ def choose_blocks(
     the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
     to 1.25 times as fast on Cascade Lake). Where the pixels come in several groups that stay in L2 one at a time, a
     unit is several panels of one group, so that not every panel fetches all groups (1x1 layers of 14 pixels and 8
-    images: 1.1). depth: in elements. pixels, x_bytes: of one group, its output and the input that it reads.
+    images: 1.1). Few panels share out their pixels: each tile reads its panel from L2 in any case.
     """
-    words = -(-depth // element.per_word)
+    pixels, per_word = problem.group_pixels, problem.element.per_word
+    words = words_of(problem.depth, problem.element)
     width_bytes = tile.nr * machine.isa.lanes * 4
-    panel_bytes = taps * words * width_bytes
-    steps_per_tile = tile.mr * (width_bytes // 4) * taps * words
-    pixels_stay = x_bytes + pixels * panels * width_bytes <= machine.l2_bytes * 2 // 3
+    panel_bytes = problem.words * width_bytes
+    steps_per_tile = tile.mr * (width_bytes // 4) * problem.words
+    tiles = -(-pixels // tile.mr)
+    y_bytes = pixels * panels * tile.nr * machine.isa.lanes * problem.y_element.bytes
+    pixels_stay = problem.group_x_bytes + y_bytes <= machine.l2_bytes * 2 // 3
     if panels * panel_bytes <= machine.l2_bytes // 2 and (panels == 1 or not pixels_stay):
-        tiles = max(1, min(_UNIT_STEPS // (steps_per_tile * panels), -(-pixels // tile.mr)))
-        return Blocks(tiles * tile.mr, panels, taps, depth, panels_outside=False)
+        tiles = max(1, min(_UNIT_STEPS // (steps_per_tile * panels), tiles))
+        return Blocks(tiles * tile.mr, panels, problem.taps, problem.depth, panels_outside=False)
     kc = max(1, machine.l2_bytes // 4 // width_bytes)
-    kc_taps = _balanced(taps, max(1, kc // words))
-    kc_depth = depth if words <= kc else _balanced(words, kc) * element.per_word
+    kc_taps = _balanced(problem.taps, max(1, kc // words))
+    kc_depth = problem.depth if words <= kc else _balanced(words, kc) * per_word
     nc_panels = 1
-    if groups > 1 and x_bytes <= machine.l2_bytes // 2:
-        nc_panels = min(panels, max(1, panels * groups // _GROUPED_UNITS))
-    return Blocks(-(-pixels // tile.mr) * tile.mr, nc_panels, kc_taps, kc_depth, panels_outside=True)
+    if problem.groups > 1 and problem.group_x_bytes <= machine.l2_bytes // 2:
+        nc_panels = min(panels, max(1, panels * problem.groups // _GROUPED_UNITS))
+    least = min(_LEAST_UNITS, problem.groups * panels * tiles * steps_per_tile // _UNIT_STEPS)
+    blocks = min(tiles, max(1, -(-least // (problem.groups * -(-panels // nc_panels)))))
+    return Blocks(_balanced(tiles, -(-tiles // blocks)) * tile.mr, nc_panels, kc_taps, kc_depth, panels_outside=True)
 
 
 def depthwise_tiles(isa: Isa, out_w: int) -> tuple[Tile, ...]:

@@ -15,10 +15,11 @@ from . import winograd
 from .blocking import depthwise_tiles
 from .chains import computes_nothing, cut_bands
 from .choices import Choices, ConvChoice, DepthwiseChoice, GemmChoice, PanelRun, node_key
-from .choose import GemmProblem, can_link, can_winograd, depthwise_vectors, gemm_problem, ops_to_choose
+from .choose import can_link, can_winograd, depthwise_vectors, ops_to_choose
 from .lower.chain import chain_windows, convolutions
 from .lower.conv import is_depthwise_3x3
 from .planning import Planning
+from .problem import GemmProblem, gemm_problem
 from .segments import Segment
 
 _MOST_MC: Final = 1 << 30
@@ -53,7 +54,7 @@ def _check_choice(planning: Planning, op: Conv | Dense, chunk: int, key: str, ch
         _check_range(key, "rows", choice.rows, y.h)
         return
     _require(not depthwise, key, "kernel", choice.kernel, f"{DepthwiseChoice.kernel} for this node")
-    problem = gemm_problem(planning, op, chunk)
+    problem = gemm_problem(planning.graph, planning.layouts, planning.machine, op, chunk)
     if isinstance(choice, GemmChoice):
         _check_gemm(isa, key, choice, problem)
         return

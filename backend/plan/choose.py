@@ -7,41 +7,18 @@ saved plan holds is decided here once, or by whatever else writes plan files; no
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
 
 from ..graph.ir import Conv, Dense, Op
-from ..simd.element import Element
+from ..machine import Machine
 from . import winograd
 from .blocking import choose_blocks, choose_depthwise, choose_tiles
 from .chains import ROW_BY_ROW, Chain, choose_bands, hands_over, read_once
 from .choices import Choices, ConvChoice, DepthwiseChoice, GemmChoice, PanelRun, WinogradChoice, node_key
 from .lower.chain import chain_windows, convolutions
-from .lower.conv import is_depthwise, is_depthwise_3x3, row_is_one_tap
-from .pack import whole_words, words_of
+from .lower.conv import is_depthwise, is_depthwise_3x3
 from .planning import Planning
+from .problem import GemmProblem, gemm_problem
 from .segments import Segment, choose_segments
-
-_GROUP_PIXELS: Final = 512
-"""Small pictures are tiled together, up to about this many pixels, so that the last tile's waste is shared: of 512
-pixels it is at most 2 %. More only lengthens the tables of rows."""
-
-
-@dataclass(frozen=True)
-class GemmProblem:
-    """What conv_gemm is to compute, per group of a convolution: K = taps x depth, N = vectors x lanes.
-
-    images: most that a step works on at once. pixels: of one output picture. depth: in elements of type
-    `element`. x_bytes: of one input picture, as far as it is read.
-    """
-
-    images: int
-    pixels: int
-    vectors: int
-    taps: int
-    depth: int
-    element: Element
-    x_bytes: int
 
 
 def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | None = None) -> Choices:
@@ -53,7 +30,7 @@ def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | N
         nodes[node_key(op, planning.keys)] = (
             _choose_depthwise(planning, op)
             or _choose_winograd(planning, op, chunk)
-            or choose_gemm(planning, gemm_problem(planning, op, chunk))
+            or choose_gemm(planning.machine, gemm_problem(graph, planning.layouts, planning.machine, op, chunk))
         )
     return Choices(segments, _choose_chains(planning, segments, nodes), nodes)
 
@@ -130,39 +107,13 @@ def _has_a_choice(planning: Planning, op: Conv | Dense) -> bool:
     return isinstance(op, Dense) or not is_depthwise(planning, op) or is_depthwise_3x3(planning, op)
 
 
-def gemm_problem(planning: Planning, op: Conv | Dense, chunk: int) -> GemmProblem:
-    """The problem that `lower_conv` or `lower_dense` gives to conv_gemm."""
-    x, y = planning.layout(op.x), planning.layout(op.output)
-    shape = planning.value(op.weight).shape
-    if isinstance(op, Dense):
-        (depth, channels), taps = shape, 1
-    elif row_is_one_tap(planning, op):
-        channels, taps, depth = shape[0], shape[2], shape[1] * shape[3]
-    else:
-        channels, taps, depth = shape[0] // op.group, shape[2] * shape[3], shape[1]
-    vectors, depth = -(-channels // planning.machine.isa.lanes), whole_words(depth, x.element)
-    x_bytes = x.element.bytes * min(x.h * x.w * x.pixel, y.h * y.w * taps * depth)
-    return GemmProblem(y.images * chunk, y.h * y.w, vectors, taps, depth, x.element, x_bytes)
-
-
-def choose_gemm(planning: Planning, problem: GemmProblem) -> GemmChoice:
-    """As many images as fill a group, then the cheapest cover by panels, then blocks for each run of them."""
-    machine = planning.machine
-    most = min(problem.images, _GROUP_PIXELS)
-    group_images = max(
-        d for d in range(1, most + 1) if problem.images % d == 0 and (d - 1) * problem.pixels < _GROUP_PIXELS
-    )
-    pixels = group_images * problem.pixels
+def choose_gemm(machine: Machine, problem: GemmProblem) -> GemmChoice:
+    """The cheapest cover by panels, then blocks for each run of them."""
     runs = []
-    words, groups = problem.taps * words_of(problem.depth, problem.element), problem.images // group_images
-    x_bytes = group_images * problem.x_bytes
-    for index, panels in choose_tiles(machine, pixels, problem.vectors, words, x_bytes):
+    for index, panels in choose_tiles(machine, problem):
         tile = machine.isa.tiles[index]
-        blocks = choose_blocks(
-            machine, tile, pixels, panels, problem.taps, problem.depth, x_bytes, problem.element, groups
-        )
-        runs.append(PanelRun(tile, panels, blocks))
-    return GemmChoice(group_images, tuple(runs))
+        runs.append(PanelRun(tile, panels, choose_blocks(machine, tile, panels, problem)))
+    return GemmChoice(problem.group_images, tuple(runs))
 
 
 def depthwise_vectors(planning: Planning, op: Conv | Dense) -> int:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..graph.ir import Conv, Dense, Graph, Op, Shape, reads
+from ..graph.ir import Conv, Dense, Graph, Op, reads
 from ..machine import Machine
 from ..simd.element import UINT8
 from . import winograd
 from .blocking import L3_BYTES_PER_CYCLE, choose_tiles, direct_cycles
 from .layout import Layout
+from .problem import GemmProblem, gemm_problem
 
 _MEMORY_BYTES_PER_CYCLE: Final = 2
 """What a core gets of activations, which are not prefetched, while all cores work; roughly a server's."""
@@ -74,21 +75,16 @@ def _computing(graph: Graph, layouts: dict[str, Layout], machine: Machine, op: O
         if form is not None:
             return form.cycles
     cycles = direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.size, layouts[op.x].element)
-    return cycles + _rereading(machine, op, weight.shape, layouts[op.x], y, chunk)
+    return cycles + _rereading(machine, gemm_problem(graph, layouts, machine, op, chunk))
 
 
-def _rereading(machine: Machine, op: Conv | Dense, weight: Shape, x: Layout, y: Layout, chunk: int) -> float:
-    """Estimated cycles to read a picture of bytes once more for each panel, where neither it nor the weights stay in
-    L2."""
-    if x.element != UINT8 or isinstance(op, Dense):
+def _rereading(machine: Machine, problem: GemmProblem) -> float:
+    """Estimated cycles to read pictures of bytes once more for each panel, where neither they nor the weights stay in
+    L2. So it was measured also where one group of the pictures would."""
+    x_bytes = problem.images * problem.x_bytes
+    if problem.element != UINT8 or min(x_bytes, problem.weight_bytes(machine.isa.lanes)) <= machine.l2_bytes // 2:
         return 0.0
-    out_c, in_c, kernel_h, kernel_w = weight
-    read_bytes = chunk * y.images * min(x.image_bytes, y.h * y.w * kernel_h * kernel_w * in_c)
-    if min(read_bytes, out_c * in_c * kernel_h * kernel_w) <= machine.l2_bytes // 2:
-        return 0.0
-    words, vectors = kernel_h * kernel_w * -(-in_c // x.element.per_word), -(-out_c // machine.isa.lanes)
-    runs = choose_tiles(machine, chunk * y.images * y.h * y.w, vectors, words, read_bytes)
-    return sum(panels for _, panels in runs) * read_bytes / _REREAD_BYTES_PER_CYCLE
+    return sum(panels for _, panels in choose_tiles(machine, problem)) * x_bytes / _REREAD_BYTES_PER_CYCLE
 
 
 def _waiting(machine: Machine, held_bytes: int) -> float:

@@ -151,6 +151,6 @@ def _cycles(machine: Machine, form: Form, in_c: int, vectors: int, patches: int,
         waiting *= blocks
     if u_bytes + m_bytes > machine.l2_bytes * 3 // 4:
         waiting += blocks * (2 * groups + panels) * u_bytes / L3_BYTES_PER_CYCLE
-    gemm = PATCH_POINTS * blocks * -(-mc // tile.mr) * panels * tile_cycles(tile, words)
+    gemm = PATCH_POINTS * blocks * -(-mc // tile.mr) * panels * tile_cycles(tile, lanes, words)
     transforms = patches * (groups * -(-in_c // lanes) + vectors) * _TRANSFORM_CYCLES
     return gemm + transforms + waiting

@@ -19,10 +19,20 @@ from backend.plan.memory import Lifetime, assign_offsets
 from backend.plan.pack import Buffers, pack_panels
 from backend.plan.plan import Plan
 from backend.plan.planner import choose_record, make_plan
+from backend.plan.problem import GemmProblem
 from backend.plan.segments import Segment
+from backend.simd.element import FLOAT32
 from backend.simd.isa import AVX512, ISAS, Isa, Tile
 
 REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
+
+
+def problem(
+    pixels: int, vectors: int, taps: int, depth: int, images: int = 1, x_bytes: int | None = None
+) -> GemmProblem:
+    """In float32. x_bytes: None for every pixel with its taps."""
+    x_bytes = 4 * pixels * taps * depth if x_bytes is None else x_bytes
+    return GemmProblem(images, pixels, vectors, taps, depth, FLOAT32, x_bytes, FLOAT32)
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
@@ -35,7 +45,7 @@ def test_tiles_fit_the_registers_and_cover_any_width(isa: Isa) -> None:
         weights = tile.nr if tile.mr > 1 else 0
         assert tile.mr * tile.nr + weights + 1 <= REGISTERS[isa.name], f"{tile} spills"
     for pixels, vectors, depth in itertools.product((1, 7, 49, 3136), range(1, 40), (1, 27, 4608)):
-        runs = choose_tiles(replace(MACHINE, isa=isa), pixels, vectors, depth, 4 * pixels * depth)
+        runs = choose_tiles(replace(MACHINE, isa=isa), problem(pixels, vectors, 1, depth))
         assert sum(isa.tiles[index].nr * panels for index, panels in runs) == vectors
         assert all(panels >= 1 for _, panels in runs)
 
@@ -44,11 +54,11 @@ def test_tiles_fit_the_registers_and_cover_any_width(isa: Isa) -> None:
 def test_blocks_are_whole_tiles_and_fit_half_of_l2(l2_bytes: int) -> None:
     """What conv_gemm takes for granted (BLIS: MC is a multiple of MR), and what the formula promises of L2."""
     problems = itertools.product(ISAS, (1, 49, 784), (1, 3, 70), (1, 9, 49), (1, 64, 512), (1, 5))
-    for isa, pixels, panels, taps, depth, groups in problems:
+    for isa, pixels, panels, taps, depth, images in problems:
         machine = replace(MACHINE, isa=isa, l2_bytes=l2_bytes)
         for tile in isa.tiles:
-            blocks = choose_blocks(machine, tile, pixels, panels, taps, depth, 4 * pixels * depth, groups=groups)
-            case = f"{tile} {pixels=} {panels=} {taps=} {depth=} {groups=}: {blocks}"
+            blocks = choose_blocks(machine, tile, panels, problem(pixels, panels * tile.nr, taps, depth, images))
+            case = f"{tile} {pixels=} {panels=} {taps=} {depth=} {images=}: {blocks}"
             assert blocks.mc % tile.mr == 0 and blocks.mc >= tile.mr, case
             assert 1 <= blocks.nc_panels <= panels, case
             assert 1 <= blocks.kc_taps <= taps and 1 <= blocks.kc_depth <= depth, case
@@ -64,17 +74,27 @@ def test_blocks_are_whole_tiles_and_fit_half_of_l2(l2_bytes: int) -> None:
 def test_groups_of_pixels_that_stay_in_l2_are_read_by_several_panels_at_once() -> None:
     """14 pixels, 256 to 1024 channels: two images fill 0.4 of 1 MiB; no layer is left with fewer than 16 units."""
     machine = replace(MACHINE, isa=AVX512, l2_bytes=1 << 20)
-    for groups, nc_panels in ((1, 1), (2, 2), (4, 4), (16, 16), (100, 16)):
-        assert choose_blocks(machine, Tile(6, 4), 392, 16, 1, 256, 401408, groups=groups).nc_panels == nc_panels
-    assert choose_blocks(machine, Tile(6, 4), 392, 16, 1, 256, 4 * 401408, groups=4).nc_panels == 1
+    for images, nc_panels in ((2, 1), (4, 2), (8, 4), (32, 16), (200, 16)):
+        blocks = choose_blocks(machine, Tile(6, 4), 16, problem(196, 64, 1, 256, images))
+        assert (blocks.nc_panels, blocks.mc) == (nc_panels, 396)
+    assert choose_blocks(machine, Tile(6, 4), 16, problem(196, 64, 4, 256, 8)).nc_panels == 1
+
+
+def test_few_panels_share_out_their_pixels() -> None:
+    """Of 14 pixels, 33 tiles of six, and of 7 pixels, five tiles of ten; eight units, or as many as there are tiles."""
+    machine = replace(MACHINE, isa=AVX512, l2_bytes=1 << 20)
+    for panels, mc in ((1, 30), (2, 54), (4, 102), (8, 198), (64, 198)):
+        blocks = choose_blocks(machine, Tile(6, 4), panels, problem(196, 4 * panels, 4, 1024))
+        assert (blocks.panels_outside, blocks.mc) == (True, mc)
+    assert choose_blocks(machine, Tile(10, 2), 1, problem(49, 2, 9, 512)).mc == 10
 
 
 def test_narrow_panels_are_for_pictures_that_stay_in_l2() -> None:
     """49 pixels fit five tiles of ten; sums over a picture that each panel fetches again go by four vectors."""
     machine = replace(MACHINE, isa=AVX512, l2_bytes=1 << 20)
-    ((index, panels),) = choose_tiles(machine, 49, 32, 9 * 512, 100352)
+    ((index, panels),) = choose_tiles(machine, problem(49, 32, 9, 512, x_bytes=100352))
     assert (AVX512.tiles[index], panels) == (Tile(10, 2), 16)
-    ((index, panels),) = choose_tiles(machine, 1568, 16, 9 * 256, 1605632)
+    ((index, panels),) = choose_tiles(machine, problem(1568, 16, 9, 256, x_bytes=1605632))
     assert (AVX512.tiles[index], panels) == (Tile(6, 4), 4)
 
 

@@ -426,7 +426,7 @@ def test_the_planner_s_own_choices_are_checked_too(monkeypatch: pytest.MonkeyPat
     from backend.plan import choose
 
     whole = choose.choose_blocks
-    monkeypatch.setattr(choose, "choose_blocks", lambda *problem: replace(whole(*problem), mc=1009))
+    monkeypatch.setattr(choose, "choose_blocks", lambda *asked: replace(whole(*asked), mc=1009))
     with pytest.raises(PlanError, match="mc=1009: allowed is a multiple of MR"):
         plan_graph(layer("3x3"))
 

@@ -16,6 +16,7 @@ from ..choices import DepthwiseChoice, GemmChoice, WinogradChoice
 from ..layout import Layout
 from ..pack import F32Array, pack_panels, whole_words, words_of
 from ..planning import Planning, unsupported
+from ..problem import row_is_one_tap
 from .fields import halo_fields, strides_x, strides_y, window_fields
 
 _WITHIN_INT32: Final = 2.0**30
@@ -48,12 +49,6 @@ def channels_reached(planning: Planning, op: Op) -> int:
     return (op.group - 1) * per_group + -(-per_group // lanes) * lanes
 
 
-def row_is_one_tap(planning: Planning, op: Conv) -> bool:
-    """Whether a row of the filter's window lies in one piece, so that implicit GEMM may take it as one tap."""
-    x = planning.layout(op.x)
-    return op.group == 1 and op.dilations[1] == 1 and x.pixel == x.c
-
-
 def lower_conv(planning: Planning, op: Conv) -> None:
     """Depthwise, Winograd, or implicit GEMM for every group."""
     if is_depthwise(planning, op):
@@ -68,7 +63,7 @@ def lower_conv(planning: Planning, op: Conv) -> None:
         return
     assert isinstance(choice, GemmChoice), "check.py lets no other choice through for a convolution"
     rows = [r * op.dilations[0] * x.row for r in range(kernel_h)]
-    if row_is_one_tap(planning, op):
+    if row_is_one_tap(op, x):
         taps = np.array(rows)
         by_tap = weight.transpose(2, 3, 1, 0).reshape(kernel_h, kernel_w * depth_c, out_c)
     else:
