@@ -47,14 +47,9 @@ SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "io.c": ("bf16",),
     "quantized.c": (),
     "team.c": (),
+    "table.c": (),
 }
 """Source -> it is compiled for the first of these features that the CPU has, or for none."""
-
-FEATURE_SOURCES: Final[Mapping[str, str]] = {"asimddp": "dot_s8.c", "i8mm": "matrix_8.c"}
-"""Feature -> source that is left out without it."""
-
-_TABLE: Final = "table.c"
-"""The source that is told which features the CPU has, and so which of the others there are."""
 
 FLAGS: Final = (
     "-std=gnu11",
@@ -146,19 +141,16 @@ def compile_sources(
     Raises: MachineError with the compiler's first complaint.
     """
     (scratch / "step.h").write_text(step_header(), encoding="utf-8")
-    uses = {**SOURCES, **{FEATURE_SOURCES[name]: (name,) for name in features if name in FEATURE_SOURCES}}
-    units: list[tuple[Path, tuple[str, ...]]]
-    units = [(_SOURCES / name, (_march(wanted, features),)) for name, wanted in uses.items()]
-    units += [(path, (BASELINE,)) for path in extra]
-    units += [(_SOURCES / _TABLE, (BASELINE, *(f"-DLN_HAS_{feature.upper()}" for feature in features)))]
+    units = [(_SOURCES / name, _march(wanted, features)) for name, wanted in SOURCES.items()]
+    units += [(path, BASELINE) for path in extra]
     common = [*compiler, *FLAGS, f"-I{scratch}", f"-I{_SOURCES}"]
     commands, objects = [], []
-    for path, flags in units:
-        target_object = scratch / "".join(flags) / f"{path.stem}.o"
+    for path, march in units:
+        target_object = scratch / march / f"{path.stem}.o"
         objects.append(str(target_object))
         if not target_object.exists():
             target_object.parent.mkdir(exist_ok=True)
-            commands.append([*common, *flags, "-c", str(path), "-o", str(target_object)])
+            commands.append([*common, march, "-c", str(path), "-o", str(target_object)])
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(_run, commands))
     _run([*compiler, "-pthread", *objects, "-o", str(target), *link])
@@ -182,7 +174,7 @@ def _compiler() -> list[str]:
 
 def _digest(compiler: list[str], features: list[str]) -> str:
     digest = hashlib.sha256(step_header().encode())
-    told = (repr(table) for table in (SOURCES, FEATURE_SOURCES, FEATURE_FLAGS, BASELINE, LINK))
+    told = (repr(table) for table in (SOURCES, FEATURE_FLAGS, BASELINE, LINK))
     for part in (*compiler, _run([*compiler, "--version"]), *FLAGS, *features, *told):
         digest.update(part.encode() + b"\0")
     for path in sorted(_SOURCES.glob("*.[ch]")):

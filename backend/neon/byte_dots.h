@@ -1,7 +1,7 @@
 /* Dot products of four unsigned bytes of x with four signed bytes of each channel's w, exact in int32.
  *
  * The instruction is settled when the file is compiled, by the features that build.py names:
- *   SUDOT (FEAT_I8MM) does it.
+ *   SUDOT (FEAT_I8MM) does it; for several rows at a time there is USMMLA as well (sums_u8.h).
  *   SDOT (FEAT_DotProd) wants signed bytes: x less 128, which is its top bits turned over, in a general register, so that
  *   the vector units have nothing to do with it. What that leaves out, 128 times the sum of the weights, is in what sums
  *   start from (signed_bias in kernels/step.py).
@@ -16,6 +16,13 @@
 LN_INLINE uint8x16_t ln_plain_word(const uint8_t *x) {
     uint8x16_t bytes;
     __asm__("ldr %s0, %1" : "=w"(bytes) : "m"(*(const uint32_t *)(const void *)x));
+    return bytes;
+}
+
+/* Eight bytes as they lie, in lanes 0 and 1. */
+LN_INLINE uint8x16_t ln_plain_words(const uint8_t *x) {
+    uint8x16_t bytes;
+    __asm__("ldr %d0, %1" : "=w"(bytes) : "m"(*(const uint64_t *)(const void *)x));
     return bytes;
 }
 

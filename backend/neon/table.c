@@ -19,25 +19,12 @@
     X(copy_bf16) X(copy_bf16_f32) X(copy_f32_bf16) X(fill_f32_bf16)                                                   \
     X(binary_bf16) X(binary_bf16_f32) X(binary_bf16_f32_f32) X(binary_bf16_bf16_f32)                                  \
     X(binary_f32_bf16) X(binary_f32_bf16_bf16) X(binary_f32_f32_bf16)                                                 \
-    X(mean_bf16_f32) X(softmax_bf16_f32) X(argmax_bf16_f32)                                                           \
-    LN_DOT_S8(X) LN_MATRIX_8(X)
+    X(mean_bf16_f32) X(softmax_bf16_f32) X(argmax_bf16_f32)
 
 /* Convolutions of bfloat16, and what maps or pools it, by the types of y and of the residual. */
 #define LN_WINDOWS(X, types)                                                                                          \
     LN_TILES(X, conv_gemm, types) LN_TILES(X, conv_winograd, types) LN_DEPTHWISE(X, types) X(depthwise##types)
 #define LN_MAPS(X, types) X(max_pool##types) X(average_pool##types) X(global_average##types) X(affine##types)
-
-/* Those that a feature of the CPU brings along (build.py); micro-kernels that no plan uses yet. */
-#ifdef LN_HAS_ASIMDDP
-#define LN_DOT_S8(X) X(gemm_s8_dot_8x3) X(gemm_s8_dot_6x4)
-#else
-#define LN_DOT_S8(X)
-#endif
-#ifdef LN_HAS_I8MM
-#define LN_MATRIX_8(X) X(gemm_u8_dot_8x3) X(gemm_s8_mm_8x3) X(gemm_u8_mm_8x3)
-#else
-#define LN_MATRIX_8(X)
-#endif
 
 /* Those that rows.c makes. */
 #define LN_DEPTHWISE(X, types)                                                                                        \

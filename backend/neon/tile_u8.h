@@ -9,39 +9,7 @@
 #define TILE_NAME(prefix) TILE_NAME_(prefix, MR, NR)
 #define WIDTH (NR * LN_LANES)
 
-/* Adds one word of depth of all rows. */
-LN_INLINE void TILE_NAME(multiply_)(int32x4_t acc[MR][NR], const uint8_t *const *x, int64_t k, const int8_t *w) {
-    int8x16_t b[NR];
-    LN_UNROLLED for (int n = 0; n < NR; n++) b[n] = vld1q_s8(w + n * 16);
-    LN_UNROLLED for (int m = 0; m < MR; m++) {
-        ln_bytes a = ln_word_at(x[m] + k);
-        LN_UNROLLED for (int n = 0; n < NR; n++) acc[m][n] = ln_byte_dot(acc[m][n], b[n], a);
-    }
-}
-
-static __attribute__((noinline)) void TILE_NAME(byte_tile_)(const ln_byte_tile *t, int32_t *sums) {
-    int32x4_t acc[MR][NR];
-    LN_UNROLLED for (int n = 0; n < NR; n++)
-        LN_UNROLLED for (int m = 0; m < MR; m++)
-            acc[m][n] = vld1q_s32((t->first ? t->starts : t->sums + m * WIDTH) + n * LN_LANES);
-    const int8_t *w = t->w;
-    const int64_t depth = t->depth;
-    for (int64_t tap = 0; tap < t->tap_count; tap++) {
-        const uint8_t *x[MR], *window = t->x + t->taps[tap];
-        LN_UNROLLED for (int m = 0; m < MR; m++) x[m] = window + t->x_rows[m];
-        int64_t k = 0;
-        for (; k + 16 <= depth; k += 16) {
-            LN_UNROLLED for (int u = 0; u < 4; u++) TILE_NAME(multiply_)(acc, x, k + 4 * u, w + u * WIDTH * 4);
-            w += 16 * WIDTH;
-        }
-        for (; k < depth; k += 4) {
-            TILE_NAME(multiply_)(acc, x, k, w);
-            w += 4 * WIDTH;
-        }
-    }
-    LN_UNROLLED for (int m = 0; m < MR; m++)
-        LN_UNROLLED for (int n = 0; n < NR; n++) vst1q_s32(sums + m * WIDTH + n * LN_LANES, acc[m][n]);
-}
+#include "sums_u8.h"
 
 LN_TYPED_KERNEL_OF(TILE_NAME(conv_gemm_)) {
     ln_blocks count = ln_pixel_blocks(step, images);

@@ -99,6 +99,17 @@ def test_random_convolutions(seed: int) -> None:
     assert_equal_to_twin(net, y)
 
 
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_depths_around_a_step(machine: Machine, tile: Tile) -> None:
+    """Tiles add one word or several at a time, with instructions that differ: the last of each tap may be alone."""
+    for channels in (1, 4, 8, 12, 20, 36):
+        net = QuantizedNet(channels)
+        x = net.input(channels, 4, tile.mr + 2)
+        y = net.conv(x, 2 * tile.nr * ISA.lanes - 1, (2, 2), dilations=(2, 2), zero_point=110)
+        assert_equal_to_twin(net, y, images=1, machine=only(tile, machine))
+
+
 @pytest.mark.parametrize("filters", [16, 48])
 @pytest.mark.parametrize("machine", MACHINES)
 def test_extreme_weights_do_not_saturate(machine: Machine, filters: int) -> None:
