@@ -70,10 +70,10 @@ class Machine:
     """A CPU as the planner sees it.
 
     isa: what kernels are compiled for, and which of its extensions they use. best_isa: the best one that the CPU has.
-    l1d_bytes, l2_bytes: per core; l3_bytes: per share; all three of the machine's fastest cores, whatever CPUs the
-    process may use: a plan, and so the bits of results, must not depend on where a thread is pinned. cores: CPUs that
-    the thread which called `detect` may run on, and so the teams it starts. clusters: those CPUs by kind, fastest
-    first; empty if their kinds are not known.
+    l1d_bytes, l2_bytes: per core, its part of an L2 that several share; l3_bytes: per share, the whole L2 if there is
+    no L3. All three are the machine's fastest cores', whatever CPUs the process may use: a plan, and so the bits of
+    results, must not depend on where a thread is pinned. cores: CPUs that the thread which called `detect` may run on,
+    and so the teams it starts. clusters: those CPUs by kind, fastest first; empty if their kinds are not known.
     """
 
     cpu: str
@@ -182,7 +182,7 @@ def _auxiliary(entry: int) -> int:
 def _cpuinfo() -> dict[str, str]:
     """The first entry of each key."""
     found: dict[str, str] = {}
-    for line in _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []:
+    for line in _word(_CPUINFO).splitlines():
         key, _, value = line.partition(":")
         found.setdefault(key.strip(), value.strip())
     return found
@@ -212,8 +212,8 @@ def _clusters() -> tuple[tuple[Cluster, ...], str]:
 
 def _online() -> list[int]:
     """CPUs that sysfs describes and that are not switched off; those of the calling thread where it describes none."""
-    folders = {int(path.name[3:]): path for path in _CPUS.glob("cpu[0-9]*")}
-    online = {cpu for cpu, path in folders.items() if _word(path / "online") != "0"}
+    described = [int(name[3:]) for name in _names(_CPUS) if re.fullmatch(r"cpu\d+", name)]
+    online = {cpu for cpu in described if _word(_CPUS / f"cpu{cpu}" / "online") != "0"}
     return sorted(online | os.sched_getaffinity(0))
 
 
@@ -227,15 +227,45 @@ def _core_name(midr: str) -> str:
 
 
 def _caches(folder: Path) -> dict[str, int]:
+    """What is known of them, as `Machine` counts it. The last level is L3 to plans, also where that is an L2."""
     found: dict[str, int] = {}
-    for index in sorted(folder.glob("index*")) if folder.is_dir() else []:
+    indices = [folder / name for name in _names(folder) if name.startswith("index")]
+    has_l3 = any(_word(index / "level") == "3" for index in indices)
+    for index in indices:
         level, kind, size = (_word(index / name) for name in ("level", "type", "size"))
         stated = re.fullmatch(r"(\d+)([KMG]?)", size)
-        if kind != "Instruction" and level in _CACHE_KEYS and stated:
-            found[_CACHE_KEYS[level]] = int(stated[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[stated[2]]
+        if kind == "Instruction" or level not in _CACHE_KEYS or not stated:
+            continue
+        size_bytes = int(stated[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[stated[2]]
+        cores = _cores_of(_word(index / "shared_cpu_list")) if level == "2" else 1
+        found[_CACHE_KEYS[level]] = size_bytes // cores
+        if level == "2" and not has_l3:
+            found["l3_bytes"] = size_bytes
     return found
 
 
+def _cores_of(cpu_list: str) -> int:
+    """How many cores the CPUs of a list such as "0-3,8" belong to; 1 for no list. Hyper-threads of a core name each
+    other as siblings, and count once."""
+    cores = set()
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", cpu_list):
+        for cpu in range(int(first), int(last or first) + 1):
+            cores.add(_word(_CPUS / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu))
+    return max(1, len(cores))
+
+
 def _word(path: Path) -> str:
-    """What a file of the system says; nothing where there is no such file, as in some virtual machines."""
-    return path.read_text().strip() if path.exists() else ""
+    """What a file of the system says; nothing where there is none or it may not be read, as in some virtual machines,
+    on Android and in containers."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder of the system, sorted; nothing likewise."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []

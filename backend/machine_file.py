@@ -3,10 +3,9 @@
     cpu = "Cortex-A76"          # a name, for people
     isa = "neon"
     extensions = ["asimddp"]    # of the ISA, by the names of /proc/cpuinfo
-    cores = 4
     l1d_bytes = 65536
-    l2_bytes = 524288
-    l3_bytes = 2097152
+    l2_bytes = 524288           # one core's, its part if cores share it
+    l3_bytes = 2097152          # the whole L2, if that is shared and there is no L3
 
     [[clusters]]                # of big.LITTLE: CPUs of one kind, where the system does not say it
     cpus = [4, 5, 6, 7]
@@ -16,7 +15,7 @@
     capacity = 400
 
 Every key may be left out: then this machine's own value holds. Plans depend on nothing else of a machine; clusters
-decide which cores threads are for. `cores` without them says that all are alike.
+decide which cores threads are for. `cores = 4` in their place says that there are so many, all alike.
 
 May import: errors, machine, simd.isa.
 """
@@ -91,8 +90,13 @@ def _machine(where: str, values: Mapping[str, Any]) -> Machine:
         **own,
         isa=isa,
         best_isa=found.best_isa if here else isa,
-        sources={**found.sources, **dict.fromkeys(own, where), "isa": where if values.get("isa") else "CPU flags"},
+        sources={**found.sources, **dict.fromkeys(own, where), "isa": _isa_source(where, values)},
     )
+
+
+def _isa_source(where: str, values: Mapping[str, Any]) -> str:
+    extensions = f"; extensions: {where}" if "extensions" in values else ""
+    return where if "isa" in values else "CPU flags" + extensions
 
 
 def _clusters(where: str, tables: list[dict[str, Any]], machine: Machine, here: bool) -> tuple[Cluster, ...]:

@@ -60,36 +60,48 @@ LN_INLINE uint8_t ln_byte(float value) {
     return (uint8_t)rintf(raised < 255 ? raised : 255);
 }
 
-/* Four elements from the arena as float32. */
-LN_INLINE float32x4_t ln_load(const ln_type type, const ln_memory *memory, int64_t at) {
-    if (type == LN_F32) return vld1q_f32(memory->arena + at);
+/* Four elements as float32. */
+LN_INLINE float32x4_t ln_load_from(const ln_type type, const uint8_t *place) {
+    if (type == LN_F32) return vld1q_f32((const float *)(const void *)place);
     if (type == LN_BF16) {
         uint16x4_t halves;
-        memcpy(&halves, (const ln_half *)memory->arena + at, sizeof halves);
+        memcpy(&halves, place, sizeof halves);
         return ln_widened(halves);
     }
     uint32_t word;
-    memcpy(&word, (const uint8_t *)memory->arena + at, sizeof word);
+    memcpy(&word, place, sizeof word);
     return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(word)))));
 }
 
-/* Four int32 to bytes, saturated. */
-LN_INLINE void ln_store_bytes(const ln_memory *memory, int64_t at, int32x4_t v) {
-    uint8x8_t bytes = vqmovun_s16(vcombine_s16(vqmovn_s32(v), vdup_n_s16(0)));
-    uint32_t word = vget_lane_u32(vreinterpret_u32_u8(bytes), 0);
-    memcpy((uint8_t *)memory->arena + at, &word, sizeof word);
+LN_INLINE float32x4_t ln_load(const ln_type type, const ln_memory *memory, int64_t at) {
+    return ln_load_from(type, ln_address(type, memory, at));
 }
 
-/* Four float32 to the arena. */
-LN_INLINE void ln_store(const ln_type type, const ln_memory *memory, int64_t at, float32x4_t v) {
+/* Four int32 to bytes, saturated. */
+LN_INLINE void ln_store_bytes_to(uint8_t *place, int32x4_t v) {
+    uint8x8_t bytes = vqmovun_s16(vcombine_s16(vqmovn_s32(v), vdup_n_s16(0)));
+    uint32_t word = vget_lane_u32(vreinterpret_u32_u8(bytes), 0);
+    memcpy(place, &word, sizeof word);
+}
+
+LN_INLINE void ln_store_bytes(const ln_memory *memory, int64_t at, int32x4_t v) {
+    ln_store_bytes_to(ln_address(LN_U8, memory, at), v);
+}
+
+/* Four float32 as elements. */
+LN_INLINE void ln_store_to(const ln_type type, uint8_t *place, float32x4_t v) {
     if (type == LN_F32) {
-        vst1q_f32(memory->arena + at, v);
+        vst1q_f32((float *)(void *)place, v);
     } else if (type == LN_BF16) {
         uint16x4_t halves = ln_rounded_halves(v);
-        memcpy((ln_half *)memory->arena + at, &halves, sizeof halves);
+        memcpy(place, &halves, sizeof halves);
     } else {
-        ln_store_bytes(memory, at, vcvtnq_s32_f32(v));
+        ln_store_bytes_to(place, vcvtnq_s32_f32(v));
     }
+}
+
+LN_INLINE void ln_store(const ln_type type, const ln_memory *memory, int64_t at, float32x4_t v) {
+    ln_store_to(type, ln_address(type, memory, at), v);
 }
 
 /* One element from the arena. */

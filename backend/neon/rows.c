@@ -1,27 +1,49 @@
 /* Kernels that go over a picture row by row with vectors of channels; kernels/rows.py says what each computes. */
 #include "rows.h"
 
-/* The micro-kernel: MR neighbouring output pixels of one vector of channels; windows that overlap share their loads.
- * x, y, b: offsets in elements of X, Y, B. */
-LN_INLINE void ln_tile_3x3(const int mr, const int stride, const ln_type X, const ln_type Y, const ln_type B,
-                           const ln_memory *memory, const ln_step *step, int64_t x, const float *w, float32x4_t bias,
-                           int64_t y, int64_t b) {
-    float32x4_t sums[8], low = vdupq_n_f32(step->low), high = vdupq_n_f32(step->high);
-    LN_UNROLLED for (int m = 0; m < mr; m++) sums[m] = bias;
-    LN_UNROLLED for (int r = 0; r < 3; r++) {
-        float32x4_t taps[3];
-        LN_UNROLLED for (int s = 0; s < 3; s++) taps[s] = vld1q_f32(w + (3 * r + s) * LN_LANES);
-        LN_UNROLLED for (int column = 0; column < (mr - 1) * stride + 3; column++) {
-            float32x4_t value = ln_load(X, memory, x + r * step->x_row + column * step->x_pixel);
-            LN_UNROLLED for (int m = 0; m < mr; m++) {
-                int s = column - m * stride;
-                if (s >= 0 && s < 3) sums[m] = vfmaq_f32(sums[m], value, taps[s]);
-            }
-        }
+/* Pixels of a window's row whose distance from its first one waits in a register; those further on have a pointer of
+ * their own for each so many. */
+enum { NEAR = 8 };
+
+/* The micro-kernel: MR neighbouring output pixels, of so many vectors of channels; windows that overlap share their
+ * loads. x, y, b: of the first pixels. Addresses are settled before the loop, all but one addition a pointer. */
+LN_INLINE void ln_tiles_3x3(const int mr, const int stride, const ln_type X, const ln_type Y, const ln_type B,
+                            const ln_step *step, const uint8_t *x, const float *w, const float *bias, uint8_t *y,
+                            const uint8_t *b, int64_t vectors) {
+    const int columns = (mr - 1) * stride + 3, bases = (columns + NEAR - 1) / NEAR;
+    const int64_t y_pixel = step->y_pixel * ln_bytes_of(Y), b_pixel = step->b_pixel * ln_bytes_of(B);
+    const float32x4_t low = vdupq_n_f32(step->low), high = vdupq_n_f32(step->high);
+    const uint8_t *places[3][3];
+    int64_t near[NEAR];
+    LN_UNROLLED for (int column = 0; column < NEAR; column++) {
+        near[column] = column * step->x_pixel * ln_bytes_of(X);
+        if (column) __asm__("" : "+r"(near[column])); /* not to be worked out again */
     }
-    LN_UNROLLED for (int m = 0; m < mr; m++) {
-        if (step->has_b) sums[m] = vaddq_f32(sums[m], ln_load(B, memory, b + m * step->b_pixel));
-        ln_store(Y, memory, y + m * step->y_pixel, ln_clip(sums[m], low, high));
+    LN_UNROLLED for (int r = 0; r < 3; r++)
+        LN_UNROLLED for (int base = 0; base < bases; base++)
+            places[r][base] = x + (r * step->x_row + base * NEAR * step->x_pixel) * ln_bytes_of(X);
+    const int has_b = step->has_b != 0;
+    for (; vectors > 0; vectors--) {
+        float32x4_t sums[8];
+        LN_UNROLLED for (int m = 0; m < mr; m++) sums[m] = vld1q_f32(bias);
+        LN_UNROLLED for (int r = 0; r < 3; r++) {
+            float32x4_t taps[3];
+            LN_UNROLLED for (int s = 0; s < 3; s++) taps[s] = vld1q_f32(w + (3 * r + s) * LN_LANES);
+            LN_UNROLLED for (int column = 0; column < columns; column++) {
+                float32x4_t value = ln_load_from(X, places[r][column / NEAR] + near[column % NEAR]);
+                LN_UNROLLED for (int m = 0; m < mr; m++) {
+                    int s = column - m * stride;
+                    if (s >= 0 && s < 3) sums[m] = vfmaq_f32(sums[m], value, taps[s]);
+                }
+            }
+            LN_UNROLLED for (int base = 0; base < bases; base++) places[r][base] += LN_LANES * ln_bytes_of(X);
+        }
+        if (__builtin_expect(has_b, 0)) {
+            LN_UNROLLED for (int m = 0; m < mr; m++) sums[m] = vaddq_f32(sums[m], ln_load_from(B, b + m * b_pixel));
+        }
+        LN_UNROLLED for (int m = 0; m < mr; m++) ln_store_to(Y, y + m * y_pixel, ln_clip(sums[m], low, high));
+        w += 9 * LN_LANES, bias += LN_LANES;
+        y += LN_LANES * ln_bytes_of(Y), b += LN_LANES * ln_bytes_of(B);
     }
 }
 
@@ -36,10 +58,11 @@ LN_INLINE void ln_depthwise_3x3(const int mr, const int stride, const ln_type X,
             ln_row at = ln_row_at(step, row, worker);
             for (int64_t first = 0; first < out_w; first += mr) {
                 int64_t ow = ln_min(first, out_w - mr);
-                for (int64_t c = jc; c < ln_min(jc + nc, step->out_c); c += LN_LANES)
-                    ln_tile_3x3(mr, stride, X, Y, B, memory, step, at.x + ow * stride * step->x_pixel + c,
-                                weight + c * 9, vld1q_f32(bias + c), at.y + ow * step->y_pixel + c,
-                                at.b + ow * step->b_pixel + c);
+                ln_tiles_3x3(mr, stride, X, Y, B, step,
+                             ln_address(X, memory, at.x + ow * stride * step->x_pixel + jc), weight + jc * 9, bias + jc,
+                             ln_address(Y, memory, at.y + ow * step->y_pixel + jc),
+                             ln_address(B, memory, at.b + ow * step->b_pixel + jc),
+                             ln_ceil_div(ln_min(nc, step->out_c - jc), LN_LANES));
             }
         }
     ln_zero_halo(Y, memory, step, rows.begin * out_w, rows.end * out_w, worker);

@@ -37,6 +37,11 @@ def words_of(depth: int, element: Element) -> int:
     return -(-depth // element.per_word)
 
 
+def words_to_hold(count: int, element: Element) -> int:
+    """Of memory for so many elements that convolutions read: bytes by words, also the last one, from any byte on."""
+    return words_of(count, element) + (1 if element == UINT8 else 0)
+
+
 def whole_words(depth: int, element: Element) -> int:
     """The depth that kernels run through: bytes are filled up with weights of zero, whatever x holds there."""
     return words_of(depth, element) * element.per_word if element == UINT8 else depth

@@ -33,7 +33,7 @@ from .lower.chain import lower_chain
 from .lower.conv import channels_reached, is_depthwise
 from .lower.io import lower_export, lower_import, lower_pixels
 from .memory import Lifetime, assign_offsets, model_bytes
-from .pack import aligned, words_of
+from .pack import aligned, words_to_hold
 from .plan import Plan, Port
 from .planning import Draft, Planning
 from .precision import Precision, value_elements
@@ -280,7 +280,7 @@ def _place_values(
             copies[name] = max(-(-max_batch // chunk) * chunk for chunk in chunks)
             first, last = bounds[home][0], bounds[reader][1]
         layout = planning.layout(name)
-        words = words_of(copies[name] * layout.images * layout.image, layout.element)
+        words = words_to_hold(copies[name] * layout.images * layout.image, layout.element)
         lifetimes.append(Lifetime(name, words, first, last))
     offsets, arena_size = assign_offsets(lifetimes)
     for name, array in planning.constants.items():

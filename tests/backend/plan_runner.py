@@ -4,7 +4,7 @@ Sees the same compiled code as a session does, but owns the arena, so that a tes
 anybody having written it (a NaN reaches the result) and what it wrote outside (a guard changes).
 
 The kernels are Numba's, or those of the C library if the environment variable LOADGEN_NUMBA_TEST_KERNELS is "neon"
-(`neon_runner`); `test_neon.py` runs the kernel tests again in such a process.
+(`neon_runner`), as in the runs of `tools/arm64/test`.
 
 The ISA is the machine's best, or what the environment variable LOADGEN_NUMBA_TEST_ISA names: Numba compiles for one ISA
 per process, so `test_isa.py` runs the kernel tests again in processes of their own.
@@ -76,10 +76,11 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
         around, inside = _guarded(int(np.prod(shape)), np.dtype(port.dtype))
         outputs.append((around, inside, inside.reshape(shape)))
     if KERNELS == "neon":
-        io_arrays = [*arrays, *(inside for _, inside, _ in outputs)]
         run_steps(
             plan.kernels, plan.steps, plan.walked, images, threads, plan.weights, plan.tables, memory,
-            slice(_GUARD, _GUARD + arena.size), io_arrays, plan.machine.isa.extensions,
+            slice(_GUARD, _GUARD + arena.size), arrays,
+            [(around, slice(_GUARD, _GUARD + inside.size)) for around, inside, _ in outputs],
+            plan.machine.isa.extensions,
         )  # fmt: skip
         return _checked(memory, arena, outputs)
     io = np.array([array.ctypes.data for array in arrays] + [inside.ctypes.data for _, inside, _ in outputs], np.int64)
@@ -87,13 +88,14 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
     addresses = kernel_addresses(isa, plan.kernels)
     steps = plan.steps.view(np.recarray)
     bound = (isa, addresses, arena, plan.weights, plan.tables, io, steps, 0, plan.walked, images)
-    before = [array.tobytes() for array in (plan.weights, plan.tables)]
+    constant = (plan.weights, plan.tables, *arrays)
+    before = [array.tobytes() for array in constant]
     if threads == 1:
         executor.run_serial(*bound)
     else:
         open_team(threads)
         executor.run_parallel(*bound, counters_for(plan.walked, threads), threads)
-    assert [array.tobytes() for array in (plan.weights, plan.tables)] == before, "weights or tables were written"
+    assert [array.tobytes() for array in constant] == before, "weights, tables or inputs were written"
     return _checked(memory, arena, outputs)
 
 

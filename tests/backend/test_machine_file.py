@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx_models import model, node
 
-from backend import InferenceSession, MachineError, detect, plan_model, read_machine, usable_threads
+from backend import InferenceSession, MachineError, detect, machine_file, plan_model, read_machine, usable_threads
 from backend.simd.isa import EXTENSIONS
 
 BOARD = """
@@ -40,6 +41,34 @@ def test_a_board_that_is_elsewhere(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (found.isa.name, found.isa.extensions) == ("neon", ("asimddp",))
     assert "board.toml" in found.sources["l2_bytes"]
+
+
+def examples() -> list[str]:
+    """Of the module, and of the page about Arm."""
+    page = (Path(__file__).parents[2] / "docs/arm.md").read_text()
+    indented = re.findall(r"\n\n((?:    .*\n|\n(?=    ))+)", machine_file.__doc__ or "")
+    return [*map(textwrap.dedent, indented), *re.findall(r"```toml\n(.*?)```", page, re.S)]
+
+
+def test_examples_can_be_read(tmp_path: Path) -> None:
+    assert len(examples()) == 3
+    for text in examples():
+        found = read_machine(write(tmp_path, text))
+        stated = set(re.findall(r"^(?:\[\[)?(\w+)", text, re.M)) - {"cpus", "capacity", "isa", "extensions"}
+        assert all("board.toml" in found.sources[key] for key in stated)
+
+
+@pytest.mark.parametrize(
+    "text, source",
+    [
+        (BOARD, "machine file {}"),
+        ("cores = 2", "CPU flags"),
+        ("extensions = []", "CPU flags; extensions: machine file {}"),
+    ],
+)
+def test_where_the_isa_is_from(text: str, source: str, tmp_path: Path) -> None:
+    path = write(tmp_path, text)
+    assert read_machine(path).sources["isa"] == source.format(path)
 
 
 CLUSTERS = """

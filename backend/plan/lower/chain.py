@@ -14,7 +14,7 @@ from ...kernels.step import CHAIN_UNITS, STEP, KernelKey, unit_kind
 from ...simd.element import Operands
 from ..chains import Chain, Rows, Window, cut_bands, held_rows, read_once, window_of
 from ..layout import Layout
-from ..pack import aligned, words_of
+from ..pack import aligned, words_to_hold
 from ..plan import StepInfo
 from ..planning import Draft, Planning
 from .conv import repeated_rows, row_table
@@ -41,7 +41,7 @@ def lower_chain(planning: Planning, chain: Chain, graph_ops: Sequence[Op], lower
             continue
         size = aligned(size)
         planning.held[op.output] = size
-        size += words_of(held * layout.row, layout.element)
+        size += words_to_hold(held * layout.row, layout.element)
     maker = _LinkMaker(planning, ops, layouts, planning.need_scratch(aligned(size)))
     starts = [0]
     links: list[Draft] = []
