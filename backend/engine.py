@@ -118,6 +118,7 @@ class _NumbaExecutor:
     """Kernels compiled by Numba, and its OpenMP team."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
+        from .kernels.step import counters_for
         from .kernels.table import compiled_binds, kernel_addresses
         from .kernels.team import open_team, pin_team, size_team
         from .plan import executor
@@ -138,7 +139,7 @@ class _NumbaExecutor:
         self._binds = compiled_binds(
             [np.dtype(np.float32), np.dtype(np.uint8), *(np.dtype(port.dtype) for port in plan.outputs)]
         )
-        self._counters = executor.counters_for(plan.walked, threads)
+        self._counters = counters_for(plan.walked, threads)
         self._run = executor.compiled_run(isa, threads)
         self._steps = plan.steps.view(np.recarray)
         self._pixel_steps = None if plan.pixel_steps is None else plan.pixel_steps.view(np.recarray)

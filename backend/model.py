@@ -125,7 +125,8 @@ class InferenceSession:
     """A model, planned for one ISA and one largest batch, with the memory to run it.
 
     Callers from several threads take turns; for instances that run side by side make one session each, the first one
-    anew and the others as its siblings.
+    anew and the others as its siblings. In a
+    forked process a session of several threads is refused.
 
     model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (int8 for a quantised model, else fp32),
     "fp32", "int8", "bf16", or "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch:
@@ -172,6 +173,7 @@ class InferenceSession:
     def _open(self, threads: int) -> None:
         """What no other session shares: memory for values, a team of threads."""
         self._threads = threads
+        self._process = os.getpid()
         self._executor: Executor = open_executor(self._kernels, self._plan, self._threads)
         self._turn = threading.Lock()
         # What every call needs, made once: small networks take less time than finding it out anew.
@@ -228,8 +230,10 @@ class InferenceSession:
 
         inputs: a float32 array per input, or for the first one uint8 N H W C if the session was made with pixels.
 
-        Raises: InputError for a missing or unknown name, a wrong shape or dtype.
+        Raises: InputError for a missing or unknown name, a wrong shape or dtype; MachineError in a forked process if
+        the session has several threads.
         """
+        self._require_team()
         plan = self._plan
         arrays, raw = self._checked(inputs)
         names = self._output_names
@@ -259,8 +263,9 @@ class InferenceSession:
         To be called from the thread that will call `run`: with one thread it is that thread that is bound, and all that
         it starts from then on. A later session that is to have more CPUs is created in a thread that is not.
 
-        Raises: MachineError if there are fewer CPUs than threads, or a mask did not take effect.
+        Raises: MachineError if there are fewer CPUs than threads, a mask did not take effect, or as `run` does.
         """
+        self._require_team()
         return self._executor.pin(cpus)
 
     def profile(self, inputs: Mapping[str, Array], *, rounds: int = 9) -> list[StepProfile]:
@@ -268,8 +273,9 @@ class InferenceSession:
 
         A step's time includes entering compiled code from Python, a few microseconds.
 
-        Raises: InputError as `run` does, for more than max_batch images, and for rounds below 1.
+        Raises: what `run` raises; InputError also for more than max_batch images, and for rounds below 1.
         """
+        self._require_team()
         if rounds < 1:
             raise InputError(f"rounds={rounds}: a median needs at least 1")
         arrays, raw = self._checked(inputs)
@@ -284,6 +290,15 @@ class InferenceSession:
         for index, taken in zip(self._plan.info_of_step, seconds, strict=True):
             totals[index] += taken
         return [StepProfile(info, count, total) for info, total in zip(self._plan.infos, totals, strict=True)]
+
+    def _require_team(self) -> None:
+        """In a forked process a session has the caller's thread alone, which would wait for the others for ever."""
+        if self._threads > 1 and os.getpid() != self._process:
+            raise MachineError(
+                f"a session of {self._threads} threads cannot be used in a forked process, which has none of its "
+                "threads: start processes by 'spawn' (multiprocessing.get_context) and create the session there, or "
+                "use threads=1"
+            )
 
     def _empty_outputs(self, count: int) -> list[Array]:
         plan = self._plan

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from ..simd.element import ALL_FLOAT32, BFLOAT16, Element, Operands
 from ..simd.isa import Tile
@@ -84,6 +85,14 @@ def interpolation_points(element: Element) -> tuple[float, float]:
 
 
 GEMM_UNITS, PATCH_UNITS, ROW_UNITS, IMAGE_UNITS, CHAIN_UNITS = range(5)
+
+COUNTER_PITCH: Final = 8
+"""int64 per counter of a team: a cache line each, so that participants do not disturb each other."""
+
+
+def counters_for(steps: int, threads: int) -> npt.NDArray[np.int64]:
+    """A team's counters: per step, the next unit of each participant's share and the units done."""
+    return np.zeros(steps * (threads + 1) * COUNTER_PITCH, np.int64)
 
 
 def unit_kind(name: KernelName) -> int:

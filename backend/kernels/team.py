@@ -5,7 +5,9 @@ A team belongs to the Python thread that opens the parallel region: pin from the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 import numba
@@ -24,6 +26,12 @@ _POLLS: Final = 1_000_000
 
 _NO_LAYER: Final = "No threading layer could be loaded"
 """How Numba's error begins if the library is missing; tests/backend/test_threads.py fails if that changes."""
+
+
+@cache
+def _first_process() -> int:
+    """The process that loaded OpenMP for its first team, which this one may have been forked from."""
+    return os.getpid()
 
 
 @intrinsic
@@ -51,7 +59,8 @@ def _meet(tids: Any, arrived: Any) -> None:
 def open_team(threads: int) -> list[int]:
     """Starts a team of the calling thread; the system's thread ids of its members.
 
-    Raises: MachineError if OpenMP is missing or cannot be started, or gives fewer threads than asked.
+    Raises: MachineError if OpenMP is missing or cannot be started, gives fewer threads than asked, or was started
+    before this process was forked: GNU OpenMP does not survive that, and Numba ends a process that tries.
     """
     if "omp" not in (numba.config.THREADING_LAYER, _layer_in_use()):
         if _layer_in_use():
@@ -64,6 +73,11 @@ def open_team(threads: int) -> list[int]:
         raise MachineError(
             f"threads={threads}, but Numba was started with {numba.config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS): "
             "ask for fewer, or start the process on more CPUs"
+        )
+    if os.getpid() != _first_process():
+        raise MachineError(
+            "this process was forked from one in which OpenMP had been started, so it cannot have several threads per "
+            "inference: start processes by 'spawn' (multiprocessing.get_context), or use threads=1"
         )
     tids, arrived = np.zeros(threads, np.int64), np.zeros(1, np.int64)
     try:

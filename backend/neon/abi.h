@@ -1,7 +1,7 @@
 /* What Python and the C library say to each other: C includes it, and library.py declares the same in ctypes.
  *
  * step.h is written by build.py from the record `kernels.step.STEP`: the struct ln_step, assertions about its size and
- * offsets, and the kinds of units. So the record has one owner, and a library built for another record cannot load:
+ * offsets, constants such as the kinds of units, and the sizes of library.py's structs. So the record has one owner, and a library built for another record cannot load:
  * its cache key differs. LN_ABI counts changes of what is below; library.py refuses any other number.
  */
 #ifndef LN_ABI_H
@@ -24,8 +24,8 @@ typedef struct {
 /* A kernel: one unit of a step for so many images, by one member of the team. As in kernels/table.py. */
 typedef void ln_kernel(const ln_memory *memory, const ln_step *step, int64_t images, int64_t unit, int64_t worker);
 
-/* Steps [first, last) for `batch` units of batch. kernels: by ln_step.kernel. counters: COUNTER_PITCH int64 for each
- * member of the team and one more, per step; not used by a team of one. */
+/* Steps [first, last) for `batch` units of batch. kernels: by ln_step.kernel. counters: as
+ * kernels.step.counters_for makes them; not used by a team of one. */
 typedef struct {
     ln_kernel *const *kernels;
     const ln_memory *memory;
@@ -34,7 +34,7 @@ typedef struct {
     int64_t *counters;
 } ln_run;
 
-#define LN_COUNTER_PITCH 8
+_Static_assert(sizeof(ln_memory) == LN_MEMORY_BYTES && sizeof(ln_run) == LN_RUN_BYTES, "as in library.py");
 
 typedef struct ln_team ln_team;
 

@@ -1,11 +1,12 @@
 """Runs a plan by the C library: the memory of one session and the team of threads bound to it.
 
-May import: errors, affinity, plan.plan, plan.pack, neon.
+May import: errors, affinity, kernels.step, plan.plan, plan.pack, neon.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -15,13 +16,11 @@ import numpy.typing as npt
 
 from ..affinity import pin_threads
 from ..errors import MachineError
+from ..kernels.step import counters_for
 from ..plan.pack import aligned_zeros
 from ..plan.plan import Plan
 from .build import build_library
 from .library import Memory, Run, kernel_addresses, load_library
-
-_COUNTER_PITCH = 8
-"""LN_COUNTER_PITCH of abi.h."""
 
 
 class NeonExecutor:
@@ -40,13 +39,14 @@ class NeonExecutor:
             self._arena[offset : offset + array.size] = array
         self._io = np.zeros(len(plan.inputs) + len(plan.outputs), np.int64)
         self._kernels = kernel_addresses(library, plan.kernels)
-        self._counters = np.zeros(plan.walked * (threads + 1) * _COUNTER_PITCH, np.int64)
+        self._counters = counters_for(plan.walked, threads)
         self._memory = Memory(*(_address(array) for array in (self._arena, plan.weights, plan.tables, self._io)))
         team = library.ln_team_open(threads)
         if not team:
             raise MachineError(f"the system refuses to start {threads - 1} threads: ask for fewer threads")
         self._team = team
-        weakref.finalize(self, library.ln_team_close, team)
+        # Not at exit: nothing is lost then, and a thread may still be inside `run_steps`.
+        weakref.finalize(self, _close_team, library, team, os.getpid()).atexit = False
         tids = (ctypes.c_int64 * threads)()
         library.ln_team_tids(team, tids)
         self._tids = [0, *tids[: threads - 1]]
@@ -67,6 +67,12 @@ class NeonExecutor:
     def pin(self, cpus: Sequence[int]) -> list[set[int]]:
         """Binds the calling thread, which will call `run`, and the team's other threads to one CPU each."""
         return pin_threads(self._tids, cpus)
+
+
+def _close_team(library: ctypes.CDLL, team: int, process: int) -> None:
+    """In a forked process there are no threads to end: joining them would last for ever."""
+    if os.getpid() == process:
+        library.ln_team_close(team)
 
 
 def _address(array: npt.NDArray[Any]) -> int:

@@ -1,6 +1,6 @@
 """The built library as Python sees it: every function's argument and result types, declared once.
 
-May import: errors, kernels.step, neon.build.
+May import: errors, kernels.step.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common.h"
@@ -18,10 +19,14 @@
 int64_t ln_gemm_units(const ln_step *step, int64_t images);
 int64_t ln_winograd_units(const ln_step *step, int64_t images);
 
-enum {
-    PATIENCE = 1000,     /* polls before a waiting member offers its CPU to others */
-    SLEEP_AFTER = 20000, /* polls between runs before a member sleeps: some hundred microseconds */
-};
+/* How long a member waits is measured in time: a poll takes longer on one core than on another.
+ *
+ * Units of a step are made to take some tens of microseconds, so a member whose share is done waits about as long for those
+ * that others have begun; who waits for more than YIELD_AFTER_NS may be waiting for a thread that has no CPU, and offers its
+ * own. Between two queries of a stream there is Python, ten microseconds and more. Members that slept then would cost the
+ * caller a system call and each query the time in which they wake; SLEEP_AFTER_NS is many times both. A process that has
+ * nothing to do uses no CPU from then on. */
+enum { YIELD_AFTER_NS = 20000, SLEEP_AFTER_NS = 200000, POLLS_PER_LOOK = 64 };
 
 typedef struct {
     ln_team *team;
@@ -40,7 +45,32 @@ struct ln_team {
     pthread_cond_t wake;
 };
 
-static void ln_pause(void) { __asm__ volatile("yield"); }
+typedef struct {
+    int64_t polls, begin_ns, ns; /* ns: how long the wait had lasted at the last look */
+} ln_wait;
+
+/* CNTVCT_EL0, read in this process, with the frequency and the errata that the kernel knows. */
+static int64_t ln_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* Between two polls of a wait, which begins as {0}. The clock is looked at now and then, and first after POLLS_PER_LOOK
+ * polls: short waits pay nothing. Most cores take YIELD for a NOP; ISB holds one up for some tens of cycles, as x86's PAUSE
+ * does (so Rust's spin_loop, rust-lang/rust#84725, and RocksDB, jemalloc, WiredTiger). */
+static void ln_pause(ln_wait *wait) {
+    int yields = wait->ns >= YIELD_AFTER_NS;
+    if (++wait->polls % POLLS_PER_LOOK == 0 || yields) { /* a yield may take milliseconds */
+        int64_t now_ns = ln_now_ns();
+        if (!wait->begin_ns) wait->begin_ns = now_ns;
+        wait->ns = now_ns - wait->begin_ns;
+    }
+    if (yields)
+        sched_yield();
+    else
+        __asm__ volatile("isb");
+}
 
 static int64_t ln_units(const ln_step *step, int64_t images) {
     switch (step->unit_kind) {
@@ -79,24 +109,21 @@ static void ln_run_serial(const ln_run *run) {
 }
 
 static void ln_wait_for(_Atomic int64_t *counter, int64_t value) {
-    for (int64_t polls = 0; atomic_load_explicit(counter, memory_order_acquire) < value; polls++)
-        if (polls < PATIENCE)
-            ln_pause();
-        else
-            sched_yield();
+    ln_wait wait = {0};
+    while (atomic_load_explicit(counter, memory_order_acquire) < value) ln_pause(&wait);
 }
 
 static void ln_participate(const ln_run *run, int64_t threads, int64_t me) {
     for (int64_t index = run->first; index < run->last; index++) {
         const ln_step *step = run->steps + index;
         int64_t images = ln_step_images(step, run->batch), units = ln_units(step, images);
-        _Atomic int64_t *next = (_Atomic int64_t *)run->counters + index * (threads + 1) * LN_COUNTER_PITCH;
-        _Atomic int64_t *done = next + threads * LN_COUNTER_PITCH;
+        _Atomic int64_t *next = (_Atomic int64_t *)run->counters + index * (threads + 1) * COUNTER_PITCH;
+        _Atomic int64_t *done = next + threads * COUNTER_PITCH;
         for (int64_t turn = 0; turn < threads; turn++) {
             int64_t owner = (me + turn) % threads;
             int64_t begin = units * owner / threads, end = units * (owner + 1) / threads;
             for (;;) {
-                int64_t unit = begin + atomic_fetch_add(next + owner * LN_COUNTER_PITCH, 1);
+                int64_t unit = begin + atomic_fetch_add(next + owner * COUNTER_PITCH, 1);
                 if (unit >= end) break;
                 ln_run_unit(run, step, images, unit, me);
                 atomic_fetch_add(done, 1);
@@ -108,10 +135,9 @@ static void ln_participate(const ln_run *run, int64_t threads, int64_t me) {
 
 /* Waits until a turn after `seen` begins; returns it. */
 static int64_t ln_next_turn(ln_team *team, int64_t seen) {
-    for (int64_t polls = 0; polls < SLEEP_AFTER; polls++) {
+    for (ln_wait wait = {0}; wait.ns < SLEEP_AFTER_NS; ln_pause(&wait)) {
         int64_t turn = atomic_load_explicit(&team->turn, memory_order_acquire);
         if (turn != seen) return turn;
-        ln_pause();
     }
     pthread_mutex_lock(&team->lock);
     atomic_fetch_add(&team->sleeping, 1);
@@ -187,7 +213,7 @@ void ln_team_run(ln_team *team, const ln_run *run) {
         ln_run_serial(run);
         return;
     }
-    int64_t per_step = (threads + 1) * LN_COUNTER_PITCH;
+    int64_t per_step = (threads + 1) * COUNTER_PITCH;
     memset(run->counters + run->first * per_step, 0, (size_t)((run->last - run->first) * per_step) * sizeof(int64_t));
     team->run = run;
     atomic_store(&team->finished, 0);

@@ -13,7 +13,7 @@ from typing import Final
 
 from ..machine import Machine
 from ..simd.element import Element
-from ..simd.isa import Tile
+from ..simd.isa import Isa, Tile
 from .pack import words_of
 from .problem import GemmProblem
 
@@ -156,30 +156,28 @@ def choose_blocks(machine: Machine, tile: Tile, panels: int, problem: GemmProble
     return Blocks(_balanced(tiles, -(-tiles // blocks)) * tile.mr, nc_panels, kc_taps, kc_depth, panels_outside=True)
 
 
-@dataclass(frozen=True)
-class DepthwiseBlocks:
-    """MR pixels of a row by one vector of channels; nc_panels vectors go down `rows` output rows, a unit, together."""
-
-    tile: Tile
-    nc_panels: int
-    rows: int
+def depthwise_tiles(isa: Isa, out_w: int) -> tuple[Tile, ...]:
+    """What depthwise_3x3 can take of rows of so many pixels, smallest first."""
+    return tuple(Tile(mr, 1) for mr in range(1, min(out_w, isa.depthwise_mr) + 1))
 
 
 def choose_depthwise(
     machine: Machine, in_w: int, picture_bytes: int, out: tuple[int, int], vectors: int, element: Element
-) -> DepthwiseBlocks:
-    """Tile and blocks of a 3x3 depthwise convolution. picture_bytes: of its input; out: OH, OW.
+) -> tuple[Tile, int, int]:
+    """Tile, panels of one vector and output rows per unit of a 3x3 depthwise convolution.
+
+    picture_bytes: of its input. out: OH, OW. vectors: of channels.
 
     Three rows of the input, of as many channels as go together, fill most of L1; a picture that comes from beyond L2
     is read as it lies, all channels of a pixel together.
     """
     lanes = machine.isa.lanes
-    most = min(out[1], machine.isa.depthwise_mr)
-    mr = min(range(1, most + 1), key=lambda mr: -(-out[1] // mr) * (mr + _DEPTHWISE_OVERHEAD_PIXELS))
+    tiles = depthwise_tiles(machine.isa, out[1])
+    tile = min(tiles, key=lambda tile: -(-out[1] // tile.mr) * (tile.mr + _DEPTHWISE_OVERHEAD_PIXELS))
     nc = max(2, machine.l1d_bytes * 3 // 4 // (3 * in_w * lanes * element.bytes))
     if picture_bytes > machine.l2_bytes:
         nc = vectors
-    return DepthwiseBlocks(Tile(mr, 1), min(nc, vectors), min(out[0], _DEPTHWISE_ROWS))
+    return tile, min(nc, vectors), min(out[0], _DEPTHWISE_ROWS)
 
 
 def _balanced(total: int, limit: int) -> int:

@@ -9,12 +9,15 @@ from itertools import pairwise
 from typing import Final
 
 from ..errors import PlanError
+from ..graph.ir import Conv, Dense
 from ..simd.isa import Isa, Tile
 from . import winograd
+from .blocking import depthwise_tiles
 from .chains import computes_nothing, cut_bands
-from .choices import Choices, GemmChoice, PanelRun, node_key
-from .choose import can_link, can_winograd, ops_to_choose
+from .choices import Choices, ConvChoice, DepthwiseChoice, GemmChoice, PanelRun, node_key
+from .choose import can_link, can_winograd, depthwise_vectors, ops_to_choose
 from .lower.chain import chain_windows, convolutions
+from .lower.conv import is_depthwise_3x3
 from .planning import Planning
 from .problem import GemmProblem, gemm_problem
 from .segments import Segment
@@ -22,34 +25,45 @@ from .segments import Segment
 _MOST_MC: Final = 1 << 30
 """More than a group's pixels means all of them, so that MC may stay as it is where a group is made smaller."""
 
+_DEPTHWISE: Final = "(depthwise: 3x3, not dilated, stride_w 1 or 2, no bytes)"
+"""Of depthwise convolutions those for which there is something to choose."""
+
 
 def check_choices(planning: Planning, choices: Choices, max_batch: int) -> None:
     """Raises: PlanError, one line with node, field, value and what is allowed, for the first that cannot be."""
     _check_segments(planning, choices.segments, max_batch)
     ops = {node_key(op, planning.keys): (op, chunk) for op, chunk in ops_to_choose(planning, choices.segments)}
     for key in choices.nodes:
-        _require(key in ops, key, "name", key, "a convolution (not depthwise) or dense layer of this model")
+        _require(key in ops, key, "name", key, f"a convolution {_DEPTHWISE} or dense layer of this model")
     for key, (op, chunk) in ops.items():
         choice = choices.nodes.get(key)
         if choice is None:
-            raise PlanError(
-                f"plan: node {key!r} is missing: every convolution (not depthwise) and dense layer is needed"
-            )
-        isa = planning.machine.isa
-        problem = gemm_problem(planning.graph, planning.layouts, planning.machine, op, chunk)
-        if isinstance(choice, GemmChoice):
-            _check_gemm(isa, key, choice, problem)
-            continue
-        where = (
-            "conv_gemm for this node: conv_winograd is for 3x3, stride 1, one group, no bytes, whole vectors, no Pad"
-        )
-        _require(can_winograd(planning, op), key, "kernel", "conv_winograd", where)
-        divides = [tile for tile in isa.tiles if problem.vectors % tile.nr == 0]
-        _check_tile(isa, divides, key, "tile", choice.tile, f"with NR a divisor of {problem.vectors} vectors, ")
-        y = planning.layout(op.output)
-        _check_range(key, "mc", choice.mc, problem.images * winograd.patches_of(y.h, y.w))
-        _check_range(key, "nc_panels", choice.nc_panels, problem.vectors // choice.tile.nr)
+            raise PlanError(f"plan: node {key!r} is missing: every convolution {_DEPTHWISE} and dense layer is needed")
+        _check_choice(planning, op, chunk, key, choice)
     _check_chains(planning, choices)
+
+
+def _check_choice(planning: Planning, op: Conv | Dense, chunk: int, key: str, choice: ConvChoice) -> None:
+    isa, y = planning.machine.isa, planning.layout(op.output)
+    depthwise = is_depthwise_3x3(planning, op)
+    if isinstance(choice, DepthwiseChoice):
+        where = f"conv_gemm or conv_winograd for this node: {choice.kernel} is for 3x3 windows, one filter per channel"
+        _require(depthwise, key, "kernel", choice.kernel, where)
+        _check_tile(isa, depthwise_tiles(isa, y.w), key, "tile", choice.tile, "")
+        _check_range(key, "nc_panels", choice.nc_panels, depthwise_vectors(planning, op))
+        _check_range(key, "rows", choice.rows, y.h)
+        return
+    _require(not depthwise, key, "kernel", choice.kernel, f"{DepthwiseChoice.kernel} for this node")
+    problem = gemm_problem(planning.graph, planning.layouts, planning.machine, op, chunk)
+    if isinstance(choice, GemmChoice):
+        _check_gemm(isa, key, choice, problem)
+        return
+    where = "conv_gemm for this node: conv_winograd is for 3x3, stride 1, one group, no bytes, whole vectors, no Pad"
+    _require(can_winograd(planning, op), key, "kernel", choice.kernel, where)
+    divides = [tile for tile in isa.tiles if problem.vectors % tile.nr == 0]
+    _check_tile(isa, divides, key, "tile", choice.tile, f"with NR a divisor of {problem.vectors} vectors, ")
+    _check_range(key, "mc", choice.mc, problem.images * winograd.patches_of(y.h, y.w))
+    _check_range(key, "nc_panels", choice.nc_panels, problem.vectors // choice.tile.nr)
 
 
 def _check_segments(planning: Planning, segments: tuple[Segment, ...], max_batch: int) -> None:

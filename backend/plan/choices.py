@@ -1,16 +1,18 @@
 """What the planner decides, as records and apart from what becomes of it: choose -> record -> lower.
 
 `choose.py` makes these records from a machine's description, `record.py` reads them from a plan file, `check.py` says
-whether they can be followed, `lower/` follows them. Whatever else a step record holds follows from the graph.
+whether they can be followed, `lower/` follows them. Whatever else a step record holds follows from the graph and the
+ISA, nothing of it from the caches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from ..graph.ir import Graph, Op
+from ..kernels.step import KernelName
 from ..simd.isa import Tile
 from .blocking import Blocks
 from .chains import Chain
@@ -34,6 +36,7 @@ class GemmChoice:
     covering all output channels.
     """
 
+    kernel: ClassVar[KernelName] = "conv_gemm"
     group_images: int
     runs: tuple[PanelRun, ...]
 
@@ -42,12 +45,27 @@ class GemmChoice:
 class WinogradChoice:
     """A 3x3 convolution by conv_winograd. mc patches by nc_panels panels of output channels per unit."""
 
+    kernel: ClassVar[KernelName] = "conv_winograd"
     tile: Tile
     mc: int
     nc_panels: int
 
 
-ConvChoice: TypeAlias = GemmChoice | WinogradChoice
+@dataclass(frozen=True)
+class DepthwiseChoice:
+    """A 3x3 depthwise convolution by depthwise_3x3: MR pixels of a row by one vector of channels at a time.
+
+    nc_panels: vectors of channels that go together down the `rows` output rows of a unit. In a chain, units are the
+    rows of its bands.
+    """
+
+    kernel: ClassVar[KernelName] = "depthwise_3x3"
+    tile: Tile
+    nc_panels: int
+    rows: int
+
+
+ConvChoice: TypeAlias = GemmChoice | WinogradChoice | DepthwiseChoice
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Machine x problem -> choices: which algorithm, tile, blocks, cut of the batch and chains. Pure.
 
 `blocking.py`, `winograd.py`, `segments.py` and `chains.py` hold the formulas; here they meet the ops of a graph. What a
-saved plan holds is decided here once, or by whatever else writes plan files; nothing behind it decides anything.
+saved plan holds is decided here once, or by whatever else writes plan files; nothing behind it asks for caches.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from ..graph.ir import Conv, Dense, Op
 from ..machine import Machine
 from . import winograd
-from .blocking import choose_blocks, choose_tiles
+from .blocking import choose_blocks, choose_depthwise, choose_tiles
 from .chains import ROW_BY_ROW, Chain, choose_bands, hands_over, read_once
-from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_key
+from .choices import Choices, ConvChoice, DepthwiseChoice, GemmChoice, PanelRun, WinogradChoice, node_key
 from .lower.chain import chain_windows, convolutions
-from .lower.conv import is_depthwise
+from .lower.conv import is_depthwise, is_depthwise_3x3
 from .planning import Planning
 from .problem import GemmProblem, gemm_problem
 from .segments import Segment, choose_segments
@@ -27,8 +27,10 @@ def choose(planning: Planning, max_batch: int, segments: tuple[Segment, ...] | N
     segments = segments or choose_segments(graph, planning.layouts, planning.machine, max_batch)
     nodes: dict[str, ConvChoice] = {}
     for op, chunk in ops_to_choose(planning, segments):
-        nodes[node_key(op, planning.keys)] = _choose_winograd(planning, op, chunk) or choose_gemm(
-            planning.machine, gemm_problem(graph, planning.layouts, planning.machine, op, chunk)
+        nodes[node_key(op, planning.keys)] = (
+            _choose_depthwise(planning, op)
+            or _choose_winograd(planning, op, chunk)
+            or choose_gemm(planning.machine, gemm_problem(graph, planning.layouts, planning.machine, op, chunk))
         )
     return Choices(segments, _choose_chains(planning, segments, nodes), nodes)
 
@@ -97,8 +99,12 @@ def ops_to_choose(planning: Planning, segments: tuple[Segment, ...]) -> Iterator
     """The ops for which there is something to choose, each with the chunk of its segment; others have one kernel."""
     for segment in segments:
         for op in planning.graph.ops[segment.first : segment.last]:
-            if isinstance(op, Dense) or (isinstance(op, Conv) and not is_depthwise(planning, op)):
+            if isinstance(op, (Conv, Dense)) and _has_a_choice(planning, op):
                 yield op, segment.chunk
+
+
+def _has_a_choice(planning: Planning, op: Conv | Dense) -> bool:
+    return isinstance(op, Dense) or not is_depthwise(planning, op) or is_depthwise_3x3(planning, op)
 
 
 def choose_gemm(machine: Machine, problem: GemmProblem) -> GemmChoice:
@@ -108,6 +114,20 @@ def choose_gemm(machine: Machine, problem: GemmProblem) -> GemmChoice:
         tile = machine.isa.tiles[index]
         runs.append(PanelRun(tile, panels, choose_blocks(machine, tile, panels, problem)))
     return GemmChoice(problem.group_images, tuple(runs))
+
+
+def depthwise_vectors(planning: Planning, op: Conv | Dense) -> int:
+    """Vectors of channels of a depthwise convolution."""
+    stored = min(planning.layout(op.x).channels_stored, planning.layout(op.output).channels_stored)
+    return stored // planning.machine.isa.lanes
+
+
+def _choose_depthwise(planning: Planning, op: Conv | Dense) -> DepthwiseChoice | None:
+    if not is_depthwise_3x3(planning, op):
+        return None
+    x, y = planning.layout(op.x), planning.layout(op.output)
+    vectors = depthwise_vectors(planning, op)
+    return DepthwiseChoice(*choose_depthwise(planning.machine, x.w, x.image_bytes, (y.h, y.w), vectors, x.element))
 
 
 def can_winograd(planning: Planning, op: Op) -> bool:

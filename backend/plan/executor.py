@@ -14,30 +14,21 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numba
-import numpy as np
 from numba.core import types
 
 from ..kernels.conv_gemm import conv_gemm_units
 from ..kernels.jit import entry_point, jit, jit_parallel
 from ..kernels.rows import row_units
-from ..kernels.step import CHAIN_UNITS, GEMM_UNITS, PATCH_UNITS, ROW_UNITS
+from ..kernels.step import CHAIN_UNITS, COUNTER_PITCH, GEMM_UNITS, PATCH_UNITS, ROW_UNITS
 from ..kernels.strided import image_units
 from ..kernels.table import call_kernel, executor_arguments
 from ..kernels.winograd import winograd_units
 from ..simd.atomics import atomic_add, atomic_load, pause_cpu, yield_cpu
 from ..simd.isa import Isa
 
-COUNTER_PITCH: Final = 8
-"""int64 per counter: a cache line each, so that participants do not disturb each other."""
-
 _PATIENCE: Final = 1_000
-"""Polls of a counter (some tens of microseconds: PAUSE takes 40 to 140 cycles) before a waiting participant offers its
-CPU to others."""
-
-
-def counters_for(steps: int, threads: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The counters of `run_parallel`: per step, the next unit of each participant's share and the units done."""
-    return np.zeros(steps * (threads + 1) * COUNTER_PITCH, np.int64)
+"""Polls of a counter before a waiting participant offers its CPU to others: some tens of microseconds where `pause_cpu`
+takes 40 to 140 cycles, x86's PAUSE or ISB on Arm's large cores; less on its small ones."""
 
 
 def compiled_run(isa: Isa, threads: int) -> Callable[..., None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..graph.ir import BATCH, Graph, reads
+from .pack import aligned
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Lifetime:
     last: int
 
 
-def assign_offsets(lifetimes: list[Lifetime], align: int) -> tuple[dict[str, int], int]:
-    """(offset of each value, words of the arena), offsets multiples of `align`.
+def assign_offsets(lifetimes: list[Lifetime]) -> tuple[dict[str, int], int]:
+    """(offset of each value, words of the arena), offsets `aligned`.
 
     Greedy by size: the largest value first, each at the lowest offset where it meets no value alive at the same
     time (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020, section 4.2).
@@ -28,7 +29,7 @@ def assign_offsets(lifetimes: list[Lifetime], align: int) -> tuple[dict[str, int
     placed: list[tuple[int, int, Lifetime]] = []
     offsets: dict[str, int] = {}
     for value in sorted(lifetimes, key=lambda v: (-v.size, v.first, v.name)):
-        size = -(-value.size // align) * align
+        size = aligned(value.size)
         offset = 0
         for start, end, other in sorted(placed, key=lambda p: p[0]):
             alive_together = value.first <= other.last and other.first <= value.last

@@ -12,18 +12,24 @@ from ..errors import ModelError
 from ..graph.ir import Quantization
 from ..simd.element import FLOAT32, INT8_OFFSET, UINT8, Element, to_element
 
-ALIGN_BYTES: Final = 64
-_ALIGN: Final = ALIGN_BYTES // 4
+ALIGN_WORDS: Final = 16
+"""Words of four bytes in a line of the cache, which is also the widest vector."""
+
 F32Array = npt.NDArray[np.float32]
 Packed = F32Array | npt.NDArray[np.uint16] | npt.NDArray[np.int8]
 I32Array = npt.NDArray[np.int32]
 
 
-def aligned_zeros(elements: int) -> F32Array:
+def aligned(words: int) -> int:
+    """The next multiple of `ALIGN_WORDS`."""
+    return -(-words // ALIGN_WORDS) * ALIGN_WORDS
+
+
+def aligned_zeros(words: int) -> F32Array:
     """Words of zeros, float32 to NumPy, that start at a multiple of 64 bytes."""
-    raw = np.zeros(elements + _ALIGN, np.float32)
-    start = -raw.ctypes.data % ALIGN_BYTES // 4
-    return raw[start : start + elements]
+    raw = np.zeros(words + ALIGN_WORDS, np.float32)
+    start = -(raw.ctypes.data // 4) % ALIGN_WORDS
+    return raw[start : start + words]
 
 
 def words_of(depth: int, element: Element) -> int:
@@ -89,7 +95,7 @@ class Buffers:
         """Appends an array of any type at an aligned offset; returns the offset in words. It is not to change after."""
         offset = self._weights_size
         self._weights.append((offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
-        self._weights_size += -(-array.nbytes // ALIGN_BYTES) * _ALIGN
+        self._weights_size += aligned(-(-array.nbytes // 4))
         return offset
 
     def add_table(self, entries: npt.NDArray[np.int64]) -> int:

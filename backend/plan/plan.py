@@ -32,7 +32,8 @@ class StepInfo:
     """What a step is, for people: the node it came from, its kernel, and its costs per image.
 
     op: type of the graph's op. macs: multiply-adds of the op as it is defined; executed_macs: those of the kernel, with
-    channels rounded up to whole vectors, and for Winograd those between its transforms. weight_bytes: packed size,
+    channels rounded up to whole vectors and the depth of bytes to whole words, and for Winograd those between its
+    transforms. weight_bytes: packed size,
     whatever the number of images. read_bytes, written_bytes: activations, each once. links: of a chain, the ops in it.
     """
 

@@ -33,14 +33,12 @@ from .lower.chain import lower_chain
 from .lower.conv import channels_reached, is_depthwise
 from .lower.io import lower_export, lower_import, lower_pixels
 from .memory import Lifetime, assign_offsets, model_bytes
-from .pack import ALIGN_BYTES, words_to_hold
+from .pack import aligned, words_to_hold
 from .plan import Plan, Port
 from .planning import Draft, Planning
 from .precision import Precision, value_elements
 from .record import PlanRecord, choices_of, make_record
 from .segments import Segment
-
-_ALIGN = ALIGN_BYTES // 4
 
 
 def make_plan(
@@ -53,7 +51,7 @@ def make_plan(
 ) -> Plan:
     """Plans a graph that has been through the passes. Depends on nothing but its arguments.
 
-    saved: choices to follow, in place of the planner's own.
+    saved: choices to follow, in place of the planner's own; it becomes the plan's record as it is.
 
     Raises: ModelError for what no kernel can do, InputError for a max_batch or pixels that the model cannot take,
     PlanError for a saved plan that was made for something else or cannot be followed.
@@ -79,7 +77,7 @@ def make_plan(
     planning.op_type = "Output"
     for index, name in enumerate(graph.outputs):
         lower_export(planning, name, len(graph.inputs) + index)
-    record = make_record(graph, machine, precision, max_batch, choices)
+    record = saved or make_record(graph, machine, precision, max_batch, choices)
     return _assemble(planning, record, segments, max_batch, pixel_draft)
 
 
@@ -284,10 +282,10 @@ def _place_values(
         layout = planning.layout(name)
         words = words_to_hold(copies[name] * layout.images * layout.image, layout.element)
         lifetimes.append(Lifetime(name, words, first, last))
-    offsets, arena_size = assign_offsets(lifetimes, _ALIGN)
+    offsets, arena_size = assign_offsets(lifetimes)
     for name, array in planning.constants.items():
         offsets[name] = arena_size
-        arena_size += -(-array.size // _ALIGN) * _ALIGN
+        arena_size += aligned(array.size)
     for name, word in planning.held.items():
         offsets[name], copies[name] = arena_size + word, 1
     return offsets, copies, arena_size

@@ -14,7 +14,7 @@ from ..machine import Machine
 from ..simd.element import FLOAT32, INT8_OFFSET, Operands
 from .choices import Choices, ConvChoice, node_key, node_keys
 from .layout import Layout
-from .pack import Buffers, F32Array
+from .pack import Buffers, F32Array, aligned
 from .plan import StepInfo
 
 
@@ -96,7 +96,7 @@ class Planning:
 
     def need_scratch(self, words: int) -> int:
         """Asks for so many words of memory per worker, shared by all steps; returns the words asked for."""
-        self.scratch_size = max(self.scratch_size, -(-words // 16) * 16)
+        self.scratch_size = max(self.scratch_size, aligned(words))
         return words
 
     def home(self, name: str) -> str:

@@ -1,19 +1,22 @@
 """A plan as a file: what was chosen, and what it was chosen for. JSON, made to be read and edited by people.
 
-Schema "loadgen-numba plan 2":
+Schema "loadgen-numba plan 3":
 
     schema          the name above
     model           {name, network_sha256}: of ops, attributes and shapes after the passes. Weights do not count, since
                     nothing is chosen by their values: a network that was trained further keeps its plan.
     isa, precision, max_batch       what the plan is valid for
-    machine         {cpu, l1d_bytes, l2_bytes, l3_bytes}: what it was made from; it runs wherever the ISA does
+    machine         {cpu, l1d_bytes, l2_bytes, l3_bytes}: what it was made from. It runs wherever the ISA does, and
+                    stays what it is there: these are not the caches of the machine that it runs on
     segments        {last_node, chunk} in order: ops up to and including that node run for `chunk` images at a time
     chains          {first_node, last_node, parts, rows} in order: ops from and to these nodes run band by band, see
                     `chains.py`
-    nodes           by name, each convolution (not depthwise) and dense layer:
+    nodes           by name, each convolution and dense layer:
                       {kernel: "conv_gemm", group_images, runs: [{tile: "MRxNR", panels, mc, nc_panels, kc_taps,
-                      kc_depth, panels_outside}]} or {kernel: "conv_winograd", tile, mc, nc_panels}; see `choices.py`,
-                      `blocking.Blocks` and kernels/conv_gemm.py
+                      kc_depth, panels_outside}]} or {kernel: "conv_winograd", tile, mc, nc_panels}, depthwise ones
+                      {kernel: "depthwise_3x3", tile: "MRx1", nc_panels, rows}; see `choices.py`, `blocking.Blocks` and
+                      kernels/conv_gemm.py. Depthwise layers of other windows, or of bytes, are not there: they leave
+                      no choice
 
 This file knows the format; whether a machine can do what is written there is the business of `check.py`.
 """
@@ -34,10 +37,10 @@ from ..machine import Machine
 from ..simd.isa import Tile
 from .blocking import Blocks
 from .chains import Chain
-from .choices import Choices, ConvChoice, GemmChoice, PanelRun, WinogradChoice, node_keys
+from .choices import Choices, ConvChoice, DepthwiseChoice, GemmChoice, PanelRun, WinogradChoice, node_keys
 from .segments import Segment
 
-SCHEMA: Final = "loadgen-numba plan 2"
+SCHEMA: Final = "loadgen-numba plan 3"
 
 _T = TypeVar("_T")
 
@@ -50,6 +53,15 @@ class Caches:
     l1d_bytes: int
     l2_bytes: int
     l3_bytes: int
+
+    def __str__(self) -> str:
+        l1d, l2, l3 = (count >> 10 for count in (self.l1d_bytes, self.l2_bytes, self.l3_bytes))
+        return f"{self.cpu}, L1d {l1d} KiB, L2 {l2} KiB, L3 {l3} KiB"
+
+
+def caches_of(machine: Machine) -> Caches:
+    """What a plan file says of a machine."""
+    return Caches(machine.cpu, machine.l1d_bytes, machine.l2_bytes, machine.l3_bytes)
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def make_record(graph: Graph, machine: Machine, precision: str, max_batch: int, 
         isa=machine.isa.name,
         precision=precision,
         max_batch=max_batch,
-        machine=Caches(machine.cpu, machine.l1d_bytes, machine.l2_bytes, machine.l3_bytes),
+        machine=caches_of(machine),
         segments=tuple((keys[s.last - 1] if s.last else None, s.chunk) for s in choices.segments),
         chains=tuple(NamedChain(keys[c.first], keys[c.last - 1], c.parts, c.rows) for c in choices.chains),
         nodes=choices.nodes,
@@ -206,19 +218,21 @@ def _read_chain(entry: _Object) -> NamedChain:
 
 
 def _choice_json(choice: ConvChoice) -> dict[str, Any]:
-    if isinstance(choice, WinogradChoice):
-        return {"kernel": "conv_winograd", "tile": str(choice.tile), "mc": choice.mc, "nc_panels": choice.nc_panels}
-    runs = [{"tile": str(run.tile), "panels": run.panels, **asdict(run.blocks)} for run in choice.runs]
-    return {"kernel": "conv_gemm", "group_images": choice.group_images, "runs": runs}
+    if isinstance(choice, GemmChoice):
+        runs = [{"tile": str(run.tile), "panels": run.panels, **asdict(run.blocks)} for run in choice.runs]
+        return {"kernel": choice.kernel, "group_images": choice.group_images, "runs": runs}
+    return {"kernel": choice.kernel, **asdict(choice), "tile": str(choice.tile)}
 
 
 def _read_choice(node: _Object) -> ConvChoice:
     kernel = node.take("kernel", str)
-    if kernel == "conv_winograd":
-        return WinogradChoice(node.take_tile("tile"), node.take("mc", int), node.take("nc_panels", int))
-    if kernel == "conv_gemm":
+    if kernel == GemmChoice.kernel:
         return GemmChoice(node.take("group_images", int), tuple(_read_run(run) for run in node.take_list("runs")))
-    raise node.error("kernel", kernel, "conv_gemm or conv_winograd")
+    if kernel == WinogradChoice.kernel:
+        return WinogradChoice(node.take_tile("tile"), node.take("mc", int), node.take("nc_panels", int))
+    if kernel == DepthwiseChoice.kernel:
+        return DepthwiseChoice(node.take_tile("tile"), node.take("nc_panels", int), node.take("rows", int))
+    raise node.error("kernel", kernel, "conv_gemm, conv_winograd or depthwise_3x3")
 
 
 def _read_run(run: _Object) -> PanelRun:

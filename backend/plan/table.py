@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..simd.element import ALL_FLOAT32
+from .record import caches_of
 
 if TYPE_CHECKING:
     from .plan import Plan, StepInfo
@@ -148,11 +149,11 @@ def _chains(plan: Plan) -> list[str]:
 
 
 def _heading(plan: Plan, roofs: Roofs | None) -> list[str]:
-    record, machine = plan.record, plan.machine
+    record, here = plan.record, caches_of(plan.machine)
     lines = [
         f"model: {plan.model}, {record.precision}, max_batch {plan.max_batch}; plan sha256 {record.sha256[:16]}",
-        f"machine: {machine.cpu}, {machine.isa.name}, L1d {machine.l1d_bytes >> 10} KiB, L2 {machine.l2_bytes >> 10} "
-        f"KiB, L3 {machine.l3_bytes >> 10} KiB",
+        f"machine: {here}; {plan.machine.isa.name}",
+        *([] if record.machine == here else [f"the plan was made for: {record.machine}"]),
         "MC: pixels (Winograd: patches) per unit; KC: taps x depth per block; NC: panels of NR vectors per unit;",
         "images: at a time x in one group of tiles; all figures are for max_batch images",
     ]

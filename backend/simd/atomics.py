@@ -5,11 +5,14 @@ May import: nothing of ours.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+_SY: Final = ir.Constant(ir.IntType(32), 15)
+"""The one option that ISB has."""
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -39,14 +42,20 @@ def atomic_load(_typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def pause_cpu(_typing: Any) -> Any:
-    """x86's PAUSE: a loop that only waits leaves the core to its other hyper-thread. Nothing on other CPUs."""
+    """For a loop that only waits: x86's PAUSE, which leaves the core to its other hyper-thread, or Arm's ISB.
+
+    Most of Arm's cores take YIELD for a NOP; ISB holds a core up for about as long as PAUSE does, so Rust's
+    `hint::spin_loop` emits it since rust-lang/rust#84725, and RocksDB, jemalloc and WiredTiger likewise.
+    """
 
     def emit(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
-        if builder.module.triple.startswith("x86_64"):
-            pause = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
-            )
+        void, triple = ir.VoidType(), builder.module.triple
+        if triple.startswith("x86_64"):
+            pause = cgutils.get_or_insert_function(builder.module, ir.FunctionType(void, []), "llvm.x86.sse2.pause")
             builder.call(pause, [])
+        elif triple.startswith("aarch64"):
+            barrier = ir.FunctionType(void, [ir.IntType(32)])
+            builder.call(cgutils.get_or_insert_function(builder.module, barrier, "llvm.aarch64.isb"), [_SY])
         return context.get_dummy_value()
 
     return types.void(), emit

@@ -34,7 +34,7 @@ class NumbaRunner:
         return self._output.read(values)
 
     def describe(self) -> Mapping[str, str | int]:
-        """ISA, plan, threads and where they are, output read."""
+        """ISA, plan and the caches that it was made for, threads and where they are, output read."""
         return {
             "engine": "numba",
             "kernels": self.session.kernels,
@@ -43,6 +43,7 @@ class NumbaRunner:
             "isa": self.session.machine.isa.name,
             "threads": self.session.threads,
             "plan_sha256": self.session.plan().record.sha256,
+            "plan_made_for": str(self.session.plan().record.machine),
             "cpus_by_thread": "; ".join(",".join(map(str, sorted(cpus))) for cpus in self._pinned),
             "input": self._input_name,
             "output": self._output.describe(),

@@ -63,6 +63,7 @@ def _open_numba(task: EngineTask) -> Engine:
             "threads": session.threads,
             "isa": session.machine.isa.name,
             "plan_sha256": session.plan().record.sha256,
+            "plan_made_for": str(session.plan().record.machine),
             "threading_layer": _threading_layer(task.threads),
             "wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set: OpenMP's default, spin, then sleep"),
             "session_bytes": session.plan().owned_bytes(session.threads),

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.kernels.step import KernelKey
+from backend.kernels.step import KernelKey, counters_for
 from backend.machine import detect
-from backend.neon import build, executor, library
+from backend.neon import build, library
 from backend.neon.library import Memory, Run
 
 _DRIVER = Path(__file__).parent / "neon" / "driver.c"
@@ -164,7 +164,7 @@ def _run_here(
     addresses = library.kernel_addresses(loaded, kernels)
     pointers = np.array([array.ctypes.data for array in io], np.int64)
     memory = Memory(arena.ctypes.data, weights.ctypes.data, tables.ctypes.data, pointers.ctypes.data)
-    counters = np.zeros(walked * (threads + 1) * executor._COUNTER_PITCH, np.int64)
+    counters = counters_for(walked, threads)
     run = Run(
         addresses.ctypes.data, library.ctypes.pointer(memory), steps.ctypes.data, 0, walked, images,
         counters.ctypes.data,

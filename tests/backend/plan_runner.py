@@ -21,6 +21,7 @@ import numpy as np
 
 from backend.graph.ir import Graph
 from backend.kernels.jit import target_isa
+from backend.kernels.step import counters_for
 from backend.machine import Machine, detect
 from backend.plan.plan import Plan
 from backend.plan.planner import make_plan
@@ -93,7 +94,7 @@ def run_plan(plan: Plan, inputs: Mapping[str, np.ndarray], threads: int = 1) -> 
         executor.run_serial(*bound)
     else:
         open_team(threads)
-        executor.run_parallel(*bound, executor.counters_for(plan.walked, threads), threads)
+        executor.run_parallel(*bound, counters_for(plan.walked, threads), threads)
     assert [array.tobytes() for array in constant] == before, "weights, tables or inputs were written"
     return _checked(memory, arena, outputs)
 

@@ -139,6 +139,22 @@ class Net:
         return name
 
 
+def resnet50() -> Graph:
+    """ResNet50 v1.5's layers and shapes, as they are after the passes; the weights are random."""
+    net = Net()
+    x = net.conv(net.input(3, 224, 224), 64, (7, 7), strides=(2, 2), pads=(3, 3, 3, 3), low=0.0)
+    x = net.pool("max", x, (3, 3), strides=(2, 2), pads=(0, 0, 1, 1))
+    for width, blocks, first_stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for block in range(blocks):
+            strides = (first_stride, first_stride) if block == 0 else (1, 1)
+            shortcut = net.conv(x, 4 * width, strides=strides) if block == 0 else x
+            branch = net.conv(x, width, low=0.0)
+            branch = net.conv(branch, width, (3, 3), strides=strides, pads=(1, 1, 1, 1), low=0.0)
+            x = net.conv(branch, 4 * width, residual=shortcut, low=0.0)
+    logits = net.dense(net.mean(x, (2, 3), keepdims=False), 1001)
+    return net.graph(net.argmax(logits, 1), net.softmax(logits, 1))
+
+
 def random_inputs(graph: Graph, images: int, seed: int = 1) -> dict[str, np.ndarray]:
     """Normally distributed inputs for a graph, `images` of each if the graph is batched."""
     rng = np.random.default_rng(seed)

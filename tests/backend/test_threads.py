@@ -150,6 +150,38 @@ def test_pinning_one_thread_binds_the_caller() -> None:
     )
 
 
+def test_a_forked_process_is_refused_a_team_and_may_go_on_alone() -> None:
+    """Threads do not follow a fork, and OpenMP's cannot be started anew: Numba would kill the process for trying."""
+    body = """
+        import os
+        from multiprocessing import get_context
+        pair, alone, x = session(2), session(1), {"x": -np.ones((1, 3), np.float32)}
+
+        def told(call):
+            try:
+                return call()
+            except BackendError as error:
+                return f"{type(error).__name__}: {error}"
+
+        def look():
+            for call in (lambda: pair.run(None, x), lambda: pair.profile(x), lambda: pair.pin([0, 1]),
+                         lambda: pair.sibling(2), lambda: alone.run(None, x)[0].tolist(),
+                         lambda: session(1).run(None, x)[0].tolist()):
+                print(told(call), flush=True)
+
+        child = get_context("fork").Process(target=look)
+        child.start()
+        child.join(60)
+        print(child.exitcode, pair.run(None, x)[0].tolist())
+    """
+    lines = run_script(body).splitlines()
+    used = "MachineError: a session of 2 threads cannot be used in a forked process, which has none of its threads: "
+    assert len(lines) == 7 and all(line.startswith(used) for line in lines[:3])
+    assert lines[3].startswith("MachineError: this process was forked from one in which OpenMP had been started, ")
+    assert all("by 'spawn'" in line for line in lines[:4])
+    assert lines[4:] == ["[[0.0, 0.0, 0.0]]"] * 2 + ["0 [[0.0, 0.0, 0.0]]"]
+
+
 def test_importing_opencv_costs_no_thread() -> None:
     """OpenCV may change OpenMP's settings when it is imported; the team is counted, so two are two."""
     pytest.importorskip("cv2")

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "plan of another schema": (
         (*NUMBA, "--plan", "{tmp}/plan.json"),
-        "plan.json: schema='plan 0': allowed is 'loadgen-numba plan 2'",
+        "plan.json: schema='plan 0': allowed is 'loadgen-numba plan 3'",
     ),
     "plan of no model": (("plan", "absent.onnx"), "absent.onnx"),
     "plan of too many images": (("plan", "{tmp}/one.onnx", "--max-batchsize", "2"), "max_batch=2"),

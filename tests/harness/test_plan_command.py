@@ -42,6 +42,8 @@ def test_plan_prints_and_writes_what_run_and_bench_follow(
     assert done.status == 0, done.stderr
     record = run_record(tmp_path / "reports/runs/resnet50/Offline/accuracy")
     assert record["backend"]["plan_sha256"] == digest
+    made_for = json.loads(path.read_text())["machine"]
+    assert f"L2 {made_for['l2_bytes'] >> 10} KiB" in record["backend"]["plan_made_for"]
     assert record["config"]["plan"] == str(path)
 
     done = command("bench", "--model", model, "--batch", 2, "--against", "none", "--rounds", 1,

@@ -1,4 +1,4 @@
-"""Ops -> steps: the table of the functions that do it, one per op. They choose kernels and blocks, and pack weights."""
+"""Ops -> steps: the table of the functions that do it, one per op. They follow the choices made, and pack weights."""
 
 from __future__ import annotations
 

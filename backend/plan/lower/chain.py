@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +14,10 @@ from ...kernels.step import CHAIN_UNITS, STEP, KernelKey, unit_kind
 from ...simd.element import Operands
 from ..chains import Chain, Rows, Window, cut_bands, held_rows, read_once, window_of
 from ..layout import Layout
-from ..pack import words_to_hold
+from ..pack import aligned, words_to_hold
 from ..plan import StepInfo
 from ..planning import Draft, Planning
 from .conv import repeated_rows, row_table
-
-_ALIGN: Final = 16
 
 
 def convolutions(ops: Sequence[Op]) -> list[Conv]:
@@ -41,11 +39,10 @@ def lower_chain(planning: Planning, chain: Chain, graph_ops: Sequence[Op], lower
     for op, layout, held in zip(ops[:-1], layouts, held_rows(cut), strict=False):
         if not read_once(planning.graph, op.output):
             continue
-        size = -(-size // _ALIGN) * _ALIGN
+        size = aligned(size)
         planning.held[op.output] = size
         size += words_to_hold(held * layout.row, layout.element)
-    size = -(-size // _ALIGN) * _ALIGN
-    maker = _LinkMaker(planning, ops, layouts, planning.need_scratch(size))
+    maker = _LinkMaker(planning, ops, layouts, planning.need_scratch(aligned(size)))
     starts = [0]
     links: list[Draft] = []
     for bands in cut:

@@ -12,8 +12,7 @@ from ...kernels.step import CLIP, INNER, NUMBERS, PATCH_POINTS, KernelKey, unpac
 from ...simd.element import FLOAT32, INT8_OFFSET, UINT8
 from ...simd.isa import EXTENSIONS, NEON_DOT, Isa, Tile
 from .. import winograd
-from ..blocking import choose_depthwise
-from ..choices import GemmChoice, WinogradChoice
+from ..choices import DepthwiseChoice, GemmChoice, WinogradChoice
 from ..layout import Layout
 from ..pack import F32Array, pack_panels, whole_words, words_of
 from ..planning import Planning, unsupported
@@ -28,6 +27,18 @@ def is_depthwise(planning: Planning, op: Conv) -> bool:
     """One filter per channel: what the depthwise kernel does."""
     channels = planning.value(op.x).shape[1]
     return op.group == channels and planning.value(op.weight).shape[0] == channels and channels > 1
+
+
+def is_depthwise_3x3(planning: Planning, op: Op) -> bool:
+    """Whether depthwise_3x3 computes it, for which there are blocks to choose: other depthwise kernels have none."""
+    if not isinstance(op, Conv) or isinstance(op.epilogue, Requantize):
+        return False
+    return is_depthwise(planning, op) and _window_is_3x3(planning, op)
+
+
+def _window_is_3x3(planning: Planning, op: Conv) -> bool:
+    """What the depthwise kernels with tiles take: no dilation, and columns one or two apart."""
+    return planning.value(op.weight).shape[2:] == (3, 3) and op.dilations == (1, 1) and op.strides[1] in (1, 2)
 
 
 def channels_reached(planning: Planning, op: Op) -> int:
@@ -50,6 +61,7 @@ def lower_conv(planning: Planning, op: Conv) -> None:
     if isinstance(choice, WinogradChoice):
         _lower_winograd(planning, op, choice)
         return
+    assert isinstance(choice, GemmChoice), "check.py lets no other choice through for a convolution"
     rows = [r * op.dilations[0] * x.row for r in range(kernel_h)]
     if row_is_one_tap(op, x):
         taps = np.array(rows)
@@ -179,8 +191,8 @@ def _gemm_steps(
     """One step per run of panels of equal width. by_tap: [taps, depth, output channels]. scale: of a Requantize."""
     isa, buffers, epilogue = planning.machine.isa, planning.buffers, op.epilogue
     x_layout, y_layout = planning.layout(x[0]), planning.layout(y[0])
-    tap_count, depth, channels = by_tap.shape
-    depth = whole_words(depth, x_layout.element)
+    tap_count, defined_depth, channels = by_tap.shape
+    depth = whole_words(defined_depth, x_layout.element)
     pixels = y_layout.h * y_layout.w
     group_images = choice.group_images
     repeat, picture = repeated_rows(isa), (y_layout.h, y_layout.w)
@@ -228,7 +240,7 @@ def _gemm_steps(
         planning.step(
             KernelKey("conv_gemm", tile),
             op.name,
-            macs=y_layout.images * pixels * tap_count * depth * covered,
+            macs=y_layout.images * pixels * tap_count * defined_depth * covered,
             executed_macs=y_layout.images * pixels * tap_count * depth * panels * width,
             written_bytes=y_layout.element.bytes * y_layout.images * pixels * covered,
             weight_bytes=packed.nbytes,
@@ -337,10 +349,11 @@ def _lower_depthwise(planning: Planning, op: Conv) -> None:
         places |= _residual_fields(planning, op.epilogue.residual)
     fields = window_fields(x, y, (kernel_h, kernel_w), op.strides, op.dilations, op.pads[:2])
     key = KernelKey("depthwise")
-    if (kernel_h, kernel_w) == (3, 3) and op.dilations == (1, 1) and op.strides[1] in (1, 2):
-        blocks = choose_depthwise(planning.machine, x.w, x.image_bytes, (y.h, y.w), fields["out_c"] // lanes, x.element)
-        key = KernelKey("depthwise_3x3", blocks.tile)
-        fields |= {"nc_panels": blocks.nc_panels, "rows": blocks.rows}
+    if is_depthwise_3x3(planning, op):
+        choice = planning.choice(op)
+        assert isinstance(choice, DepthwiseChoice), "check.py lets no other choice through for a 3x3 depthwise layer"
+        key = KernelKey(choice.kernel, choice.tile)
+        fields |= {"nc_panels": choice.nc_panels, "rows": choice.rows}
     planning.step(
         key,
         op.name,
@@ -363,9 +376,8 @@ _BYTES_3X3_VECTORS: Final = (4, 2, 1)
 def _tile_3x3_u8(planning: Planning, op: Conv) -> Tile | None:
     """The largest tile of depthwise_3x3_u8 that fits the layer; None if that kernel cannot run it."""
     y, lanes = planning.layout(op.output), planning.machine.isa.lanes
-    square = planning.value(op.weight).shape[2:] == (3, 3) and op.dilations == (1, 1) and op.strides[1] in (1, 2)
     vectors = [nr for nr in _BYTES_3X3_VECTORS if 16 <= nr * lanes <= y.channels_stored]
-    if not square or not vectors or op.epilogue.residual != ABSENT or y.element != UINT8:
+    if not _window_is_3x3(planning, op) or not vectors or op.epilogue.residual != ABSENT or y.element != UINT8:
         return None
     return Tile(next(mr for mr in _BYTES_3X3_PIXELS if mr <= y.w), vectors[0])
 

@@ -117,7 +117,7 @@ static int64_t run(const ln_job *job, const char *names) {
     if (!unknown) {
         ln_memory memory = {(float *)blocks[ARENA].inside, (float *)blocks[WEIGHTS].inside,
                             (int32_t *)blocks[TABLES].inside, io};
-        int64_t *counters = calloc((size_t)(job->steps * (job->threads + 1) * LN_COUNTER_PITCH) + 1, sizeof *counters);
+        int64_t *counters = calloc((size_t)(job->steps * (job->threads + 1) * COUNTER_PITCH) + 1, sizeof *counters);
         ln_run whole = {all_watched, &memory, records, 0, job->walked, job->batch, counters};
         ln_team *team = ln_team_open(job->threads);
         if (!team) exit(3);

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -35,6 +36,65 @@ def test_a_missing_compiler_names_the_package(monkeypatch: pytest.MonkeyPatch) -
         build.build_library(frozenset())
 
 
+def test_a_compiler_that_cannot_be_named_or_started_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "gcc '-O2")
+    with pytest.raises(MachineError, match=r"^the environment variable CC is .gcc '-O2., .* \(no closing quotation"):
+        build.build_library(frozenset())
+    foreign = tmp_path / "foreign-cc"
+    foreign.write_bytes(b"\x7fELF of another machine")
+    foreign.chmod(0o755)
+    monkeypatch.setenv("CC", str(foreign))
+    with pytest.raises(MachineError, match=rf"'{foreign}' cannot be started: Exec format error$"):
+        build.build_library(frozenset())
+
+
+_STAND_IN = """#!/bin/sh
+echo "$LC_ALL" >> "$0.log"
+while [ "$1" != -o ]; do shift; done
+echo built > "$2"
+"""
+"""A compiler, as far as `build` can tell."""
+
+
+def test_a_library_that_is_there_needs_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image that is built with a compiler and deployed without. Messages are asked for untranslated."""
+    compiler = tmp_path / "bin" / "stand-in"
+    compiler.parent.mkdir()
+    compiler.write_text(_STAND_IN)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(compiler.parent), prepend=os.pathsep)
+    monkeypatch.setenv("CC", "stand-in")
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    path = build.build_library(frozenset())
+    log = compiler.with_name("stand-in.log")
+    calls = log.read_text().splitlines()
+    assert path.read_text() == "built\n" and set(calls) == {"C"}
+    assert build.build_library(frozenset()) == path and log.read_text().splitlines() == calls
+    compiler.unlink()
+    assert build.build_library(frozenset()) == path
+    with pytest.raises(MachineError, match="no C compiler 'stand-in'"):
+        build.build_library(frozenset(["asimddp"]))
+
+
+def test_what_killed_builds_left_is_removed_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of other versions of the sources; a build that may still run is left alone."""
+    compiler = tmp_path / "stand-in"
+    compiler.write_text(_STAND_IN)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    cache = tmp_path / "loadgen-numba" / "neon"
+    ages = {"build-killed": 4000, "build-running": 60, "0123456789abcdef": 4000}
+    for name, age in ages.items():
+        (cache / name).mkdir(parents=True)
+        (cache / name / "team.o").touch()
+        os.utime(cache / name, (time.time() - age,) * 2)
+    path = build.build_library(frozenset())
+    left = {entry.name for entry in cache.iterdir()}
+    assert left == {"build-running", "0123456789abcdef", path.parent.name}
+
+
 def test_a_compiler_for_another_machine_is_refused_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """An x86 compiler does not know Arm's flags, an old one not the newest features."""
     monkeypatch.setenv("CC", "gcc -march=no-such-cpu" if platform.machine() == "aarch64" else "gcc")
@@ -54,7 +114,7 @@ def test_processes_that_build_at_once_get_the_same_library(tmp_path: Path) -> No
     paths = {process.communicate(timeout=120)[0].strip() for process in running}
     assert [process.returncode for process in running] == [0, 0]
     (path,) = map(Path, paths)
-    assert path.is_file() and [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert list(path.parent.parent.rglob("*")) == [path.parent, path]
     assert path.is_relative_to(tmp_path)
 
 
