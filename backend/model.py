@@ -125,8 +125,7 @@ class InferenceSession:
     """A model, planned for one ISA and one largest batch, with the memory to run it.
 
     Callers from several threads take turns; for instances that run side by side make one session each, the first one
-    anew and the others as its siblings. In a
-    forked process a session of several threads is refused.
+    anew and the others as its siblings. In a forked process a session of several threads is refused.
 
     model: path of an ONNX file, its bytes, or a ModelProto. precision: "auto" (int8 for a quantised model, else fp32),
     "fp32", "int8", "bf16", or "bf16-emulated" for bf16's results on a CPU without its instructions, slowly. max_batch:
