@@ -227,7 +227,8 @@ def _core_name(midr: str) -> str:
 
 
 def _caches(folder: Path) -> dict[str, int]:
-    """What is known of them, as `Machine` counts it. The last level is L3 to plans, also where that is an L2."""
+    """What is known of them, as `Machine` counts it: of an L2 that cores share, the share of one that is switched on.
+    The last level is L3 to plans, also where that is an L2."""
     found: dict[str, int] = {}
     indices = [folder / name for name in _names(folder) if name.startswith("index")]
     has_l3 = any(_word(index / "level") == "3" for index in indices)

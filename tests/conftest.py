@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,6 @@ _ARM64 = {
 _ARM64_RUNS = ("_of_every_scenario[SingleStream-numba]",)
 """How the names of the runs by LoadGen end that do so."""
 
-
 _MEASURED_RUNS = "tests/harness"
 """What runs LoadGen, whose verdicts depend on time: only one of these tests at a time."""
 
@@ -34,14 +34,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    measured = config.rootpath / _MEASURED_RUNS
-    for item in items:
-        name = _MEASURED_RUNS if measured in item.path.parents else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(name))
     files = {config.rootpath / folder / f"test_{name}.py" for folder, names in _ARM64.items() for name in names}
     for item in items:
         if item.path in files or item.nodeid.endswith(_ARM64_RUNS):
             item.add_marker("arm64")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of `pytest -n 2`: a file's tests, which share compiled kernels, go to one worker; so does all that is timed."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _MEASURED_RUNS if nodeid.startswith(f"{_MEASURED_RUNS}/") else nodeid.split("::")[0]
+
+    return ByFile(config, log)
 
 
 def _folder_from_environment(variable: str, what: str) -> Path:

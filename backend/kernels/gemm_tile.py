@@ -18,7 +18,8 @@ Operands (offsets of x, y and residual in their own elements, others in words of
   bias     NR * lanes words at w[bias]; read only if `first`.
   scale, numbers, stages  of a step with bytes for x: see requantize.py.
   prefetch w[prefetch + i * prefetch_step] is fetched into L2 during iteration i over depth (as many lines as the tag
-           says); the planner points it at the weights that are needed next.
+           says, but no more than an iteration uses itself, or two); the planner points it at the weights that are
+           needed next.
 Weights are fetched into L1 a little ahead of their use.
 The rows of y, and of residual if it will be added, are prefetched into L1 before the first multiply-add.
 x, y, sums and residual lie in one array, the arena. Rows may repeat (the last tile of a picture does): equal values are
@@ -149,7 +150,8 @@ class _Emitter:
                 for n in range(self.nr):
                     sums[m][n] = self.dot.accumulate(value, panel[n], sums[m][n])
         if words == UNROLL:
-            for line in range(self.lines_ahead):
+            own = -(-UNROLL * self.nr * lanes // _CACHE_LINE_WORDS)
+            for line in range(min(self.lines_ahead, max(2, own))):
                 self.prefetch(builder.gep(p, [I64(line * _CACHE_LINE_WORDS)]))
         k_next = builder.add(k, I64(words * self.dot.depth))
         w_next = builder.gep(w, [I64(words * self.nr * lanes)])

@@ -29,8 +29,8 @@ _NO_LAYER: Final = "No threading layer could be loaded"
 
 
 @cache
-def _first_process() -> int:
-    """The process that loaded OpenMP for its first team, which this one may have been forked from."""
+def _opened_first_in() -> int:
+    """The process that opened the first team, once it has: this one, or one that this one was forked from."""
     return os.getpid()
 
 
@@ -59,8 +59,9 @@ def _meet(tids: Any, arrived: Any) -> None:
 def open_team(threads: int) -> list[int]:
     """Starts a team of the calling thread; the system's thread ids of its members.
 
-    Raises: MachineError if OpenMP is missing or cannot be started, gives fewer threads than asked, or was started
-    before this process was forked: GNU OpenMP does not survive that, and Numba ends a process that tries.
+    Raises: MachineError if OpenMP is missing or cannot be started, gives fewer threads than asked, or if a team was
+    opened here before this process was forked: GNU OpenMP does not survive that, and Numba ends a process that tries.
+    (Teams that others opened cannot be told.)
     """
     if "omp" not in (numba.config.THREADING_LAYER, _layer_in_use()):
         if _layer_in_use():
@@ -74,7 +75,7 @@ def open_team(threads: int) -> list[int]:
             f"threads={threads}, but Numba was started with {numba.config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS): "
             "ask for fewer, or start the process on more CPUs"
         )
-    if os.getpid() != _first_process():
+    if _opened_first_in.cache_info().currsize and os.getpid() != _opened_first_in():
         raise MachineError(
             "this process was forked from one in which OpenMP had been started, so it cannot have several threads per "
             "inference: start processes by 'spawn' (multiprocessing.get_context), or use threads=1"
@@ -92,6 +93,7 @@ def open_team(threads: int) -> list[int]:
             "(Debian: apt-get install libgomp1), or use threads=1"
         ) from error
     _meet(tids, arrived)
+    _opened_first_in()
     if len(set(tids.tolist())) != threads:
         raise MachineError(
             f"threads={threads}, but OpenMP gave {len(set(tids.tolist()))}: something in this process limits it "

@@ -1,8 +1,8 @@
 /* What Python and the C library say to each other: C includes it, and library.py declares the same in ctypes.
  *
  * step.h is written by build.py from the record `kernels.step.STEP`: the struct ln_step, assertions about its size and
- * offsets, constants such as the kinds of units, and the sizes of library.py's structs. So the record has one owner, and a library built for another record cannot load:
- * its cache key differs. LN_ABI counts changes of what is below; library.py refuses any other number.
+ * offsets, constants such as the kinds of units, and the sizes of library.py's structs. So the record has one owner,
+ * and a library built for another record cannot load: its cache key differs. LN_ABI counts changes of what is below; library.py refuses any other number.
  */
 #ifndef LN_ABI_H
 #define LN_ABI_H

@@ -127,12 +127,12 @@ def choose_blocks(machine: Machine, tile: Tile, panels: int, problem: GemmProble
     """Cache blocks of so many panels, after BLIS (Van Zee and van de Geijn 2015), for an operand that is read in place.
 
     Weights that fit half of L2 stay there while pixels stream past once: pixels outside, a unit is enough pixels
-    for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is one panel, and KC is
+    for `_UNIT_STEPS`. Larger weights stream past the pixels once: panels outside, a unit is a panel, and KC is
     such that a block of the panel and its successor, which is being prefetched, fill half of L2. So do smaller ones if
     the pixels stay in L2 themselves: a panel then comes from L1 for tile after tile (layers of 14 and 7 pixels are 1.1
     to 1.25 times as fast on Cascade Lake). Where the pixels come in several groups that stay in L2 one at a time, a
     unit is several panels of one group, so that not every panel fetches all groups (1x1 layers of 14 pixels and 8
-    images: 1.1). Few panels share out their pixels: each tile reads its panel from L2 in any case.
+    images: 1.1). Few panels share out their pixels, unless KC is cut: each tile reads its panel from L2 in any case.
     """
     pixels, per_word = problem.group_pixels, problem.element.per_word
     words = words_of(problem.depth, problem.element)
@@ -149,10 +149,12 @@ def choose_blocks(machine: Machine, tile: Tile, panels: int, problem: GemmProble
     kc_taps = _balanced(problem.taps, max(1, kc // words))
     kc_depth = problem.depth if words <= kc else _balanced(words, kc) * per_word
     nc_panels = 1
-    if problem.groups > 1 and problem.group_x_bytes <= machine.l2_bytes // 2:
-        nc_panels = min(panels, max(1, panels * problem.groups // _GROUPED_UNITS))
-    least = min(_LEAST_UNITS, problem.groups * panels * tiles * steps_per_tile // _UNIT_STEPS)
-    blocks = min(tiles, max(1, -(-least // (problem.groups * -(-panels // nc_panels)))))
+    if problem.image_groups > 1 and problem.group_x_bytes <= machine.l2_bytes // 2:
+        nc_panels = min(panels, max(1, panels * problem.image_groups // _GROUPED_UNITS))
+    blocks = 1
+    if (kc_taps, kc_depth) == (problem.taps, problem.depth):
+        least = min(_LEAST_UNITS, problem.image_groups * panels * tiles * steps_per_tile // _UNIT_STEPS)
+        blocks = min(tiles, max(1, -(-least // (problem.image_groups * -(-panels // nc_panels)))))
     return Blocks(_balanced(tiles, -(-tiles // blocks)) * tile.mr, nc_panels, kc_taps, kc_depth, panels_outside=True)
 
 

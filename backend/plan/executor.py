@@ -28,7 +28,7 @@ from ..simd.isa import Isa
 
 _PATIENCE: Final = 1_000
 """Polls of a counter before a waiting participant offers its CPU to others: some tens of microseconds where `pause_cpu`
-takes 40 to 140 cycles, x86's PAUSE or ISB on Arm's large cores; less on its small ones."""
+takes 40 to 140 cycles, as x86's does."""
 
 
 def compiled_run(isa: Isa, threads: int) -> Callable[..., None]:

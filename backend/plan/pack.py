@@ -38,7 +38,8 @@ def words_of(depth: int, element: Element) -> int:
 
 
 def words_to_hold(count: int, element: Element) -> int:
-    """Of memory for so many elements that convolutions read: bytes by words, also the last one, from any byte on."""
+    """Of memory for so many elements that convolutions read: of bytes four from any one on, so up to three behind the
+    last."""
     return words_of(count, element) + (1 if element == UINT8 else 0)
 
 

@@ -22,10 +22,10 @@ pixels it is at most 2 %. More only lengthens the tables of rows."""
 
 @dataclass(frozen=True)
 class GemmProblem:
-    """What conv_gemm is to compute, per group of a convolution: K = taps x depth, N = vectors x lanes.
+    """What conv_gemm is to compute, for each group of a grouped convolution: K = taps x depth, N = vectors x lanes.
 
     images: most that a step works on at once. pixels: of one output picture. depth: in elements of type
-    `element`. x_bytes: of one input picture, as far as it is read. y_element: of the output.
+    `element`. x_bytes: of one input picture, all channels, as far as it is read. y_element: of the output.
     """
 
     images: int
@@ -53,7 +53,8 @@ class GemmProblem:
         return max(d for d in range(1, most + 1) if self.images % d == 0 and (d - 1) * self.pixels < _GROUP_PIXELS)
 
     @property
-    def groups(self) -> int:
+    def image_groups(self) -> int:
+        """How often so many images are tiled together."""
         return self.images // self.group_images
 
     @property

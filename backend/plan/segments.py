@@ -75,14 +75,15 @@ def _computing(graph: Graph, layouts: dict[str, Layout], machine: Machine, op: O
         if form is not None:
             return form.cycles
     cycles = direct_cycles(machine, chunk * y.images * y.h * y.w * weight.size, weight.size, layouts[op.x].element)
-    return cycles + _rereading(machine, gemm_problem(graph, layouts, machine, op, chunk))
+    groups = op.group if isinstance(op, Conv) else 1
+    return cycles + _rereading(machine, gemm_problem(graph, layouts, machine, op, chunk), groups)
 
 
-def _rereading(machine: Machine, problem: GemmProblem) -> float:
-    """Estimated cycles to read pictures of bytes once more for each panel, where neither they nor the weights stay in
-    L2. So it was measured also where one group of the pictures would."""
-    x_bytes = problem.images * problem.x_bytes
-    if problem.element != UINT8 or min(x_bytes, problem.weight_bytes(machine.isa.lanes)) <= machine.l2_bytes // 2:
+def _rereading(machine: Machine, problem: GemmProblem, groups: int) -> float:
+    """Estimated cycles to read pictures of bytes once more for each panel, where neither they nor the weights of all
+    groups stay in L2. Measured layers wait so even where the few pictures that are tiled together would stay."""
+    x_bytes, weight_bytes = problem.images * problem.x_bytes, groups * problem.weight_bytes(machine.isa.lanes)
+    if problem.element != UINT8 or min(x_bytes, weight_bytes) <= machine.l2_bytes // 2:
         return 0.0
     return sum(panels for _, panels in choose_tiles(machine, problem)) * x_bytes / _REREAD_BYTES_PER_CYCLE
 

@@ -10,9 +10,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 LAYER_TYPES: Final = ("Conv", "Gemm", "MatMul")
+_QUANTIZED_TYPES: Final = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,19 @@ class Activation:
     dequantized: str
     low: float
     high: float
+
+
+def has_quantized_nodes(model: onnx.ModelProto) -> bool:
+    """Whether the model computes in integers, or says where it would."""
+    return any(node.op_type in _QUANTIZED_TYPES or node.op_type.startswith("QLinear") for node in model.graph.node)
+
+
+def is_quantized(path: Path) -> bool | None:
+    """`has_quantized_nodes` of a file; None if there is none, or it is no ONNX model."""
+    try:
+        return has_quantized_nodes(onnx.load(path, load_external_data=False))
+    except (OSError, DecodeError):
+        return None
 
 
 def layers_of(model: onnx.ModelProto) -> list[Layer]:

@@ -35,7 +35,7 @@ from .measure import (
     open_session,
     weight_spread,
 )
-from .models import activations_of, layers_of, set_metadata
+from .models import activations_of, has_quantized_nodes, layers_of, set_metadata
 from .record import origin
 
 METADATA_KEY: Final = "loadgen_numba.quantization"
@@ -149,7 +149,7 @@ def _prepare(config: QuantizeConfig, prepared: Path) -> None:
         model = onnx.load(config.model)
     except Exception as error:
         raise BadInputError(f"--model {config.model}: is no ONNX model: {_one_line(error)}") from error
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+    if has_quantized_nodes(model):
         raise BadInputError(f"--model {config.model}: is quantised already: give the float32 model")
     try:
         versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..config import Scenario
+from ..quantize.models import is_quantized
 from ..quantize.record import read_record
 from ..settings import LATENCY_ATTRIBUTES, RATE_ATTRIBUTES
 from .collect import ScenarioRuns, reasons_against
@@ -152,17 +153,26 @@ def source_readme(rules: Round, rehearsal: bool) -> str:
 
 
 def calibration(runs: Sequence[ScenarioRuns]) -> str | None:
-    """documentation/calibration.md: that nothing is quantised, or the quantisation's record; None if there is none."""
-    models = {found.performance.record["config"]["model"] for found in runs} - {None}
-    records = [record for model in sorted(models) if (record := read_record(Path(model))) is not None]
+    """documentation/calibration.md: that nothing is quantised, or the quantisation's record; None if there is none.
+
+    Where the model file is no more, what the engine said of its precision decides.
+    """
+    precisions = {}
+    for found in runs:
+        model, engine = found.performance.record["config"]["model"], found.performance.record["backend"]
+        precisions[model] = str(engine.get("precision", "fp32"))
+    models = [Path(model) for model in sorted(precisions.keys() - {None})]
+    records = [record for model in models if (record := read_record(model)) is not None]
     if records:
         return "# Calibration\n\n" + "\n".join(_of_record(record) for record in records)
-    precisions = sorted({str(found.performance.record["backend"].get("precision", "fp32")) for found in runs})
-    if not set(precisions) <= _WITHOUT_CALIBRATION:
-        return None
+    for model, precision in precisions.items():
+        quantised = None if model is None else is_quantized(Path(model))
+        if quantised or (quantised is None and precision not in _WITHOUT_CALIBRATION):
+            return None
+    told = ", ".join(sorted(set(precisions.values())))
     return (
         "# Calibration\n\n"
-        f"Precision: {', '.join(precisions)}. Nothing is quantised to integers: no ranges are measured, and\n"
+        f"Precision: {told}. Nothing is quantised to integers: no ranges are measured, and\n"
         "no calibration data is used. Weights are the model file's own, converted to this precision where it differs.\n"
     )
 

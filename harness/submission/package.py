@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backend import BackendError, read_quantized_ends
-
 from ..accuracy import ACCURACY_FILE
 from ..errors import BadInputError
+from ..quantize.models import is_quantized
 from ..quantize.record import read_record
 from ..results import ACCURACY_LOG, DETAIL_LOG, SUMMARY_LOG
 from . import documents, system
@@ -38,8 +37,8 @@ _VIEWABLE_BYTES: Final = 4096
 """What stays of an accuracy log at each end."""
 _CUT: Final = b"\n\n...\n\n"
 _NO_RECORD: Final = (
-    "no record of `quantize` lies beside it: describe in a file how its ranges were found, and pass it with "
-    "--calibration"
+    "no record that `quantize` wrote of this very file lies beside it: describe in a file how its ranges were found, "
+    "and pass it with --calibration"
 )
 
 
@@ -127,13 +126,8 @@ def check_calibration(config: PackageConfig, model: Path | None) -> None:
     """
     if config.calibration is not None:
         _stated_calibration(config.calibration)
-    elif model is not None and read_record(model) is None:
-        try:
-            quantised = read_quantized_ends(model) is not None
-        except BackendError as error:
-            raise BadInputError(" ".join(str(error).split())) from error
-        if quantised:
-            raise BadInputError(f"--model {model}: is quantised, and {_NO_RECORD}")
+    elif model is not None and read_record(model) is None and is_quantized(model):
+        raise BadInputError(f"--model {model}: is quantised, and {_NO_RECORD}")
 
 
 def _calibration(config: PackageConfig, runs: tuple[ScenarioRuns, ...]) -> str:

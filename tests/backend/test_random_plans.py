@@ -1,4 +1,4 @@
-"""Every legal plan of a network gives the same bits: random tiles, blocks, units, segments, chains, threads, batches.
+"""Every legal plan of a float32 network gives the same bits: random tiles, blocks, segments, chains, threads, batches.
 
 All plans here compute a layer by the same algorithm, which is the one thing in a plan that may change a result. Tiles
 are few, since each is compiled.

@@ -8,6 +8,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+import onnx.parser
 import pytest
 from harness_support import Command
 from submission_support import GOOD, IMAGES, snapshot
@@ -169,6 +171,34 @@ def test_a_quantised_model_needs_its_calibration_described(
     assert "500 images" in (base / "documentation/calibration.md").read_text()
     values = json.loads((base / "results/box1/resnet50/Offline/measurements.json").read_text())
     assert values["weight_data_types"] == "int8"
+
+
+def test_what_is_quantised_is_read_from_the_model(
+    command: Command, official_runs: Path, system_toml: Path, model: Path, tmp_path: Path
+) -> None:
+    """Not every engine says in what precision it computes."""
+    shutil.copytree(official_runs, tmp_path / "runs")
+    for path in (tmp_path / "runs").rglob("run.json"):
+        record = json.loads(path.read_text())
+        record["config"]["model"], record["backend"]["precision"] = str(model), "as in the model"
+        path.write_text(json.dumps(record))
+    assert command(*flags(tmp_path / "runs", system_toml)).status == 0
+    text = (tmp_path / "out/submission/closed/Acme/documentation/calibration.md").read_text()
+    assert "Precision: as in the model. Nothing is quantised" in text
+    quantised = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 13]>
+        net (float[1, 4] x) => (float[1, 4] y)
+        <float scale = {0.5}, int8 zero = {0}>
+        {
+            q = QuantizeLinear(x, scale, zero)
+            y = DequantizeLinear(q, scale, zero)
+        }
+    """)
+    onnx.save(quantised, tmp_path / "quantised.onnx")
+    for path in (tmp_path / "runs").rglob("run.json"):
+        path.write_text(path.read_text().replace(str(model), str(tmp_path / "quantised.onnx")))
+    done = command(*flags(tmp_path / "runs", system_toml))
+    assert (done.status, "--calibration" in done.stderr) == (2, True)
 
 
 def test_the_record_of_a_quantisation_becomes_its_description(
