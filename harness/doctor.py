@@ -261,12 +261,14 @@ def _model(config: DoctorConfig) -> Iterator[Finding]:
     if not model.is_file():
         yield Finding("fail", "model", f"{model}: no such file")
         return
-    reason = not_the_official_model(PROFILES[config.run.profile], model)
-    yield (
-        Finding(config.unofficial, "model", reason)
-        if reason
-        else Finding("ok", "model", "a published file, to the byte")
-    )
+    profile = PROFILES[config.run.profile]
+    reason = not_the_official_model(profile, model)
+    if reason is not None:
+        yield Finding(config.unofficial, "model", reason)
+    elif profile.official is None:
+        yield Finding("ok", "model", f"{model.name}, not compared: profile {profile.name} has no published file")
+    else:
+        yield Finding("ok", "model", f"{model.name} is one of the published files to the byte, or quantised from one")
 
 
 def _audit_config() -> Iterator[Finding]:

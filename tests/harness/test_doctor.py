@@ -198,6 +198,10 @@ def test_what_is_wrong_is_told(
     monkeypatch.syspath_prepend(tmp_path)
     status, found = findings(command, dataset, "--backend", "broken", "--rehearsal")
     assert (status, found["engine"][0], "division by zero" in found["engine"][1]) == (1, "fail", True)
+    status, found = findings(
+        command, dataset, "--backend", "null", "--profile", "mobilenet", "--model", user.model, "--rehearsal"
+    )
+    assert found["model"] == ("ok", f"{user.model.name}, not compared: profile mobilenet has no published file")
     status, found = findings(command, tmp_path / "absent", "--backend", "null", "--rehearsal")
     assert found["images"][1].startswith(f"{tmp_path}/absent: no such folder")
     assert "disk of the store" not in found and "engine" not in found
