@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from ..errors import BadInputError
 from ..profiles import ClassOutput, TensorInfo, choose_output
-from .protocol import RunnerRequest, check_input, required_model
+from .protocol import AS_IN_MODEL, RunnerRequest, check_input, required_model
 
 _OPTIMIZATION: Final = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 
@@ -51,7 +51,7 @@ class OnnxRuntimeRunner:
         """Version and the settings that differ from defaults."""
         return {
             "engine": f"onnxruntime {ort.__version__}",
-            "precision": "as in the model",
+            "precision": AS_IN_MODEL,
             **session_settings(self._request.threads),
             "input": self._input_name,
             "output": self._output.describe(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from preprocessing import PreprocessSpec
 from ..config import Precision, check_model_file
 from ..errors import BadInputError
 from ..profiles import TensorInfo
+
+AS_IN_MODEL: Final = "as in the model"
+"""What an engine calls its precision if it computes each layer in the type that the model file gives it."""
 
 
 @dataclass(frozen=True)

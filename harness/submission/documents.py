@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ..backends.protocol import AS_IN_MODEL
 from ..config import Scenario
 from ..quantize.models import is_quantized
 from ..quantize.record import read_record
@@ -155,21 +156,18 @@ def source_readme(rules: Round, rehearsal: bool) -> str:
 def calibration(runs: Sequence[ScenarioRuns]) -> str | None:
     """documentation/calibration.md: that nothing is quantised, or the quantisation's record; None if there is none.
 
-    Where the model file is no more, what the engine said of its precision decides.
+    Both are asked, the model file and the engine, which may quantise by itself.
     """
-    precisions = {}
-    for found in runs:
-        model, engine = found.performance.record["config"]["model"], found.performance.record["backend"]
-        precisions[model] = str(engine.get("precision", "fp32"))
-    models = [Path(model) for model in sorted(precisions.keys() - {None})]
-    records = [record for model in models if (record := read_record(model)) is not None]
+    models = sorted({found.performance.record["config"]["model"] for found in runs} - {None})
+    records = [record for model in models if (record := read_record(Path(model))) is not None]
     if records:
         return "# Calibration\n\n" + "\n".join(_of_record(record) for record in records)
-    for model, precision in precisions.items():
-        quantised = None if model is None else is_quantized(Path(model))
-        if quantised or (quantised is None and precision not in _WITHOUT_CALIBRATION):
-            return None
-    told = ", ".join(sorted(set(precisions.values())))
+    quantised = [is_quantized(Path(model)) for model in models]
+    allowed = _WITHOUT_CALIBRATION | ({AS_IN_MODEL} if None not in quantised else set())
+    precisions = sorted({str(found.performance.record["backend"].get("precision", "fp32")) for found in runs})
+    if any(quantised) or not set(precisions) <= allowed:
+        return None
+    told = ", ".join(precisions)
     return (
         "# Calibration\n\n"
         f"Precision: {told}. Nothing is quantised to integers: no ranges are measured, and\n"

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 
 from harness.config import COMPLIANCE_TESTS, RunConfig, Scenario
 from harness.progress import Quiet
@@ -126,3 +128,18 @@ def snapshot(tree: Path) -> dict[str, str]:
 
 def _official_value(key: str, value: Any) -> Any:
     return OFFICIAL.get(re.sub("^(effective|requested)_", "", key), value)
+
+
+def quantised_model() -> onnx.ModelProto:
+    """The least that is one."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 13]>
+        net (float[1, 4] x) => (float[1, 4] y)
+        <float scale = {0.5}, int8 zero = {0}>
+        {
+            q = QuantizeLinear(x, scale, zero)
+            y = DequantizeLinear(q, scale, zero)
+        }
+    """)
+    onnx.checker.check_model(model)
+    return model

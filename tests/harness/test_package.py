@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-import onnx.parser
 import pytest
 from harness_support import Command
-from submission_support import GOOD, IMAGES, snapshot
+from submission_support import GOOD, IMAGES, quantised_model, snapshot
 
 from harness.errors import BadInputError
 from harness.profiles import PROFILES, not_the_official_model
@@ -185,18 +184,13 @@ def test_what_is_quantised_is_read_from_the_model(
     assert command(*flags(tmp_path / "runs", system_toml)).status == 0
     text = (tmp_path / "out/submission/closed/Acme/documentation/calibration.md").read_text()
     assert "Precision: as in the model. Nothing is quantised" in text
-    quantised = onnx.parser.parse_model("""
-        <ir_version: 8, opset_import: ["" : 13]>
-        net (float[1, 4] x) => (float[1, 4] y)
-        <float scale = {0.5}, int8 zero = {0}>
-        {
-            q = QuantizeLinear(x, scale, zero)
-            y = DequantizeLinear(q, scale, zero)
-        }
-    """)
-    onnx.save(quantised, tmp_path / "quantised.onnx")
     for path in (tmp_path / "runs").rglob("run.json"):
-        path.write_text(path.read_text().replace(str(model), str(tmp_path / "quantised.onnx")))
+        path.write_text(path.read_text().replace('"as in the model"', '"int8"'))
+    assert command(*flags(tmp_path / "runs", system_toml)).status == 2, "an engine that quantises by itself"
+    onnx.save(quantised_model(), tmp_path / "quantised.onnx")
+    for path in (tmp_path / "runs").rglob("run.json"):
+        text = path.read_text().replace('"int8"', '"as in the model"')
+        path.write_text(text.replace(str(model), str(tmp_path / "quantised.onnx")))
     done = command(*flags(tmp_path / "runs", system_toml))
     assert (done.status, "--calibration" in done.stderr) == (2, True)
 

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
-import onnx.parser
 import pytest
 from harness_support import Command, run_record, write_steady_plugin
-from submission_support import snapshot
+from submission_support import quantised_model, snapshot
 from test_package import SCENARIO_FILES
 
 HANG_GUARD_S = 240
@@ -206,20 +205,6 @@ REFUSED = {
 }
 
 
-def _quantised_model() -> onnx.ModelProto:
-    model = onnx.parser.parse_model("""
-        <ir_version: 8, opset_import: ["" : 13]>
-        net (float[1, 4] x) => (float[1, 4] y)
-        <float scale = {0.5}, int8 zero = {0}>
-        {
-            q = QuantizeLinear(x, scale, zero)
-            y = DequantizeLinear(q, scale, zero)
-        }
-    """)
-    onnx.checker.check_model(model)
-    return model
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_before_anything_runs(name: str, command: Command, dataset: Path, tmp_path: Path) -> None:
     more, reason = REFUSED[name]
@@ -233,7 +218,7 @@ def test_what_is_refused_before_anything_runs(name: str, command: Command, datas
         first = command(*campaign_flags(dataset, output, "null"), "--plan-only")
         assert first.status == 0, first.stderr
     if name == "ranges from nowhere":
-        onnx.save(_quantised_model(), tmp_path / "ranges.onnx")
+        onnx.save(quantised_model(), tmp_path / "ranges.onnx")
     before = snapshot(output)
     done = command(*flags, *(flag for flag in more if not flag.startswith("-") or flag.startswith("--")))
     assert (done.status, reason in done.stderr) == (2, True), done.stderr
