@@ -238,11 +238,14 @@ def wait_for(test: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
 
 
 def test_a_process_that_was_stopped_is_told(dataset: Path, tmp_path: Path) -> None:
-    """As if other programs had had the CPUs for two seconds; the plugin leaves a byte for each inference."""
+    """As if other programs had had the CPUs for three seconds; the plugin leaves a byte for each inference.
+
+    Those three are half of the test: what is answered in the steps after them must not look like its usual ones.
+    """
     inferences = tmp_path / "inferences"
-    write_steady_plugin(tmp_path, "steady", f"0.004 * open({str(inferences)!r}, 'ab').write(b'.')")
+    write_steady_plugin(tmp_path, "steady", f"0.001 * open({str(inferences)!r}, 'ab').write(b'.')")
     environment = {**os.environ, "PYTHONPATH": f"{Path(TOOL).parents[1]}:{tmp_path}", "XDG_CACHE_HOME": str(tmp_path)}
-    flags = ("run", "--backend", "steady", "--dataset-path", dataset, "--scenario", "Server", "--qps", 40, "--time", 4,
+    flags = ("run", "--backend", "steady", "--dataset-path", dataset, "--scenario", "Server", "--qps", 40, "--time", 6,
              "--max-latency", 0.5, "--instances", 1, "--output", tmp_path / "out", "--quiet")  # fmt: skip
     folder = tmp_path / "out/resnet50/Server/performance"
     test = subprocess.Popen([sys.executable, "-m", "harness", *map(str, flags)], env=environment,
@@ -252,7 +255,7 @@ def test_a_process_that_was_stopped_is_told(dataset: Path, tmp_path: Path) -> No
     wait_for(test, lambda: inferences.stat().st_size > before + 1)  # and has its first answer
     (child,) = [one for one in psutil.Process(test.pid).children() if "spawn_main" in " ".join(one.cmdline())]
     child.suspend()
-    time.sleep(2)
+    time.sleep(3)
     child.resume()
     said, _ = test.communicate(timeout=HANG_GUARD_S)
     assert "warning: nothing was answered for " in said
