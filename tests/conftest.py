@@ -29,6 +29,12 @@ _ARM64_RUNS = ("_of_every_scenario[SingleStream-numba]",)
 _MEASURED_RUNS = "tests/harness"
 """What runs LoadGen, whose verdicts depend on time: only one of these tests at a time."""
 
+_UNMEASURED = ("tests/harness/test_demo_assets.py", "tests/harness/test_demo_model.py")
+"""What does not, of the same folder, and takes so long that the other worker had better do it."""
+
+_APART = "tests/backend/neon/test_networks.py"
+"""Tests of a minute that share no compiled kernels with each other: one by one to who is free."""
+
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """Children are to be interrupted by the tests, also where a shell has started pytest as a job that ignores SIGINT."""
 
@@ -42,12 +48,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of `pytest -n 2`: a file's tests, which share compiled kernels, go to one worker; so does all that is timed."""
+    """Of `pytest -n 2`: a file's tests, which mostly share compiled kernels, go to one worker; so does what is timed."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _MEASURED_RUNS if nodeid.startswith(f"{_MEASURED_RUNS}/") else nodeid.split("::")[0]
+            file = nodeid.split("::")[0]
+            if file == _APART:
+                return nodeid
+            return _MEASURED_RUNS if file.startswith(f"{_MEASURED_RUNS}/") and file not in _UNMEASURED else file
 
     return ByFile(config, log)
 
