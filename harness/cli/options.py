@@ -25,6 +25,12 @@ precision_option: Final = click.option(
     help="Of values and weights. [default: the model's: int8 if it is quantised, else fp32]",
 )
 
+isa_option: Final = click.option(
+    "--isa",
+    metavar="NAME",
+    help="numba: avx512, avx2 or generic; on Arm neon or generic. [default: the best this machine has]",
+)
+
 plan_option: Final = click.option(
     "--plan", type=PATH, metavar="FILE.json", help="numba: follow the choices in this file, as `plan --json` wrote it."
 )
@@ -67,7 +73,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--max-batchsize", "max_batch", type=int, metavar="N", help="Most images in one inference."),
         click.option("--threads", type=int, metavar="N", help="Threads of one instance."),
         click.option("--instances", type=int, metavar="N", help="Inference sessions side by side."),
-        click.option("--isa", metavar="NAME", help="numba: avx512, avx2 or generic."),
+        isa_option,
         precision_option,
         kernels_option,
         machine_option,

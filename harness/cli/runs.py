@@ -15,6 +15,7 @@ from .options import (
     PATH,
     ScenarioChoice,
     common_options,
+    isa_option,
     kernels_option,
     machine_option,
     plan_option,
@@ -61,7 +62,7 @@ from .options import (
 @click.option("--performance-sample-count", type=int, metavar="N", help="Samples in RAM during a performance run.")
 @click.option("--user-conf", type=PATH, metavar="FILE", help="LoadGen settings. [default: the package's user.conf]")
 @click.option("--audit-conf", type=PATH, metavar="FILE", help="Settings of a compliance test. [default: none]")
-@click.option("--isa", metavar="NAME", help="numba: avx512, avx2, neon or generic. [default: the best there is]")
+@isa_option
 @kernels_option
 @machine_option
 @precision_option
@@ -203,7 +204,7 @@ def preprocess(
 
 
 @click.command()
-@click.option("--isa", metavar="NAME", help="avx512, avx2 or generic. [default: the best this machine has]")
+@isa_option
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Images, of 65 KB each. [default: 240]")
 @common_options
 def demo(isa: str | None, count: int | None, quiet: bool, **_: Any) -> None:
@@ -255,7 +256,7 @@ def accuracy(run_dir: Path, dataset_path: Path | None, **_: Any) -> None:
 )
 @click.option("--layers", is_flag=True, help="Also each layer of our engine, against this machine's measured roofs.")
 @click.option("--json", "json_path", type=PATH, metavar="FILE", help="[default: a dated file in reports/bench]")
-@click.option("--isa", metavar="NAME", help="Of our engine: avx512, avx2 or generic. [default: the best there is]")
+@isa_option
 @plan_option
 @common_options
 def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **settings: Any) -> None:
@@ -283,7 +284,7 @@ def bench(batch: str, threads: str, against: str, quiet: bool, debug: bool, **se
 @click.argument("model", type=PATH, metavar="MODEL.onnx")
 @click.option("--max-batchsize", "max_batch", type=int, default=1, show_default=True, metavar="N", help="Most images.")
 @click.option("--threads", type=int, metavar="N", help="Threads of one session. [default: as many as CPUs]")
-@click.option("--isa", metavar="NAME", help="avx512, avx2 or generic. [default: the best this machine has]")
+@isa_option
 @precision_option
 @plan_option
 @click.option("--json", "json_path", type=PATH, metavar="FILE", help="Write the plan there, for --plan to read.")

@@ -38,7 +38,12 @@ def _submission_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--system-name", required=True, metavar="NAME", help="Folder of the system's results."),
         click.option("--submitter", required=True, metavar="ORG", help="Folder of the submitter."),
         click.option("--system-toml", type=PATH, metavar="FILE.toml", help="What cannot be detected of the system."),
-        click.option("--calibration", type=PATH, metavar="FILE.md", help="Description of a quantisation."),
+        click.option(
+            "--calibration",
+            type=PATH,
+            metavar="FILE.md",
+            help="How a quantised model's ranges were found. [default: from the record that `quantize` left beside it]",
+        ),
         click.option("--infer", is_flag=True, help="Edge: infer MultiStream and Offline where they were not run."),
         click.option("--rehearsal", is_flag=True, help="Package what is not for submission, and mark it so."),
         _round,
