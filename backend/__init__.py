@@ -7,7 +7,16 @@ from .errors import BackendError, InputError, MachineError, ModelError, PlanErro
 from .graph.ends import QuantizedEnds
 from .machine import Machine, detect
 from .machine_file import read_machine
-from .model import InferenceSession, NodeArg, StepProfile, plan_model, read_quantized_ends, usable_threads
+from .model import (
+    InferenceSession,
+    NodeArg,
+    Options,
+    StepProfile,
+    plan_model,
+    read_options,
+    read_quantized_ends,
+    usable_threads,
+)
 from .pixels import PixelInput
 from .plan.plan import Plan
 from .plan.record import PlanRecord, read_record
@@ -21,6 +30,7 @@ __all__ = [
     "MachineError",
     "ModelError",
     "NodeArg",
+    "Options",
     "PixelInput",
     "Plan",
     "PlanError",
@@ -32,6 +42,7 @@ __all__ = [
     "kernel_cache",
     "plan_model",
     "read_machine",
+    "read_options",
     "read_quantized_ends",
     "read_record",
     "usable_threads",

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .engine import Executor, open_executor, resolve_kernels, settle_isa
+from .engine import Executor, Kernels, open_executor, resolve_kernels, settle_isa
 from .errors import InputError, MachineError
 from .graph.ends import QuantizedEnds, quantized_ends
 from .graph.ir import BATCH
@@ -28,7 +28,7 @@ from .machine_file import read_machine
 from .pixels import PixelInput
 from .plan.plan import Plan, Port, StepInfo
 from .plan.planner import make_plan
-from .plan.precision import settle_precision
+from .plan.precision import check_precision, settle_precision
 from .plan.record import PlanRecord, read_record
 
 Array = npt.NDArray[Any]
@@ -66,6 +66,38 @@ class StepProfile:
         return 2e-9 * self.info.macs * self.images / self.seconds
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a session is made with besides its model: whose kernels, for which machine, by which plan file if any."""
+
+    kernels: Kernels
+    machine: Machine
+    plan: PlanRecord | None
+
+
+def read_options(
+    *,
+    precision: str = "auto",
+    kernels: str = "auto",
+    isa: str | None = None,
+    machine: Machine | str | os.PathLike[str] | None = None,
+    plan: str | os.PathLike[str] | PlanRecord | None = None,
+) -> Options:
+    """Reads and checks the arguments of a session that say nothing of its model, before anything slow begins.
+
+    Raises: InputError, MachineError, PlanError for what no model can be run with on this machine.
+    """
+    if machine is not None and not isinstance(machine, Machine):
+        machine = read_machine(machine)
+    if machine is not None and isa not in (None, machine.isa.name):
+        raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
+    saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
+    machine = machine if machine is not None else detect(isa)
+    resolved = resolve_kernels(kernels, machine)
+    check_precision(precision, machine)
+    return Options(resolved, machine, saved)
+
+
 def plan_model(
     model: str | os.PathLike[str] | bytes | Any,
     *,
@@ -84,20 +116,14 @@ def plan_model(
     """
     if not 1 <= max_batch <= MOST_BATCH:
         raise InputError(f"max_batch={max_batch}: choose 1 to {MOST_BATCH}; `run` takes any number of images")
-    if machine is not None and not isinstance(machine, Machine):
-        machine = read_machine(machine)
-    if machine is not None and isa not in (None, machine.isa.name):
-        raise MachineError(f"isa={isa!r}, but the machine given is for {machine.isa.name!r}: give one of the two")
-    saved = plan if plan is None or isinstance(plan, PlanRecord) else read_record(plan)
-    machine = machine if machine is not None else detect(isa)
-    resolved = resolve_kernels(kernels, machine)
+    asked = read_options(precision=precision, kernels=kernels, isa=isa, machine=machine, plan=plan)
     graph = read_model(model)
-    settled, machine = settle_precision(precision, machine, graph)
-    settle_isa(resolved, machine)
+    settled, settled_machine = settle_precision(precision, asked.machine, graph)
+    settle_isa(asked.kernels, settled_machine)
     if outputs is not None:
         graph = prune(graph, tuple(outputs))
     graph = run_passes(graph, integers=settled == "int8")  # unfused weights go before the packed ones are made
-    return make_plan(graph, machine, max_batch, pixels, saved, settled)
+    return make_plan(graph, settled_machine, max_batch, pixels, asked.plan, settled)
 
 
 def read_quantized_ends(model: str | os.PathLike[str] | bytes | Any) -> QuantizedEnds | None:

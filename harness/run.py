@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from backend import BackendError, Machine, detect, read_machine
+from backend import BackendError, Machine, detect, read_options
 
 from . import accuracy, placement, provenance, settings
 from .accuracy import Accuracy
@@ -95,9 +95,17 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
 
 
 def _machine(config: RunConfig) -> Machine:
-    """Whose cores the run has. Raises: BadInputError for a machine file that is none."""
+    """Whose cores the run has. Raises: BadInputError for options that our engine has with no model."""
     try:
-        return detect() if config.machine is None else read_machine(config.machine)
+        if config.backend != "numba":
+            return detect()
+        return read_options(
+            precision=config.precision or "auto",
+            kernels=config.kernels,
+            isa=config.isa,
+            machine=config.machine,
+            plan=config.plan,
+        ).machine
     except BackendError as error:
         raise BadInputError(str(error)) from error
 

@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of `pytest -n 2`: a file's tests, which mostly share compiled kernels, go to one worker; so does what is timed."""
+    """Of `pytest -n 2`: a file's tests mostly share compiled kernels and go to one worker; so does what is timed."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

@@ -30,16 +30,30 @@ PRECISIONS: Final = ("auto", "fp32", "bf16", _EMULATED, "int8")
 """What may be asked for; "auto" is int8 for a quantised model, else fp32."""
 
 
+def check_precision(asked: str, machine: Machine) -> None:
+    """Raises: InputError for another name, MachineError for "bf16" on a machine that has no instructions for it."""
+    if asked not in PRECISIONS:
+        raise InputError(f"precision={asked!r}: choose {', '.join(map(repr, PRECISIONS[:-1]))} or {PRECISIONS[-1]!r}")
+    isa, extension = machine.isa, BF16_EXTENSIONS.get(machine.isa.name)
+    if asked == "bf16" and extension not in isa.extensions:
+        lacks = f"this CPU lacks {extension}" if extension else f"ISA {isa.name!r} has none"
+        here = [other.name for other in ISAS if other.name in BF16_EXTENSIONS and runs_here(other)]
+        wanted = isa.name if extension else next(iter(here or BF16_EXTENSIONS))
+        raise MachineError(
+            f"precision='bf16' needs bf16 instructions, and {lacks}: run on a CPU whose /proc/cpuinfo lists "
+            f"{BF16_EXTENSIONS[wanted]} (with isa={wanted!r}), choose precision='fp32', or {_EMULATED!r} for bf16's "
+            "results, slower than fp32"
+        )
+
+
 def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precision, Machine]:
     """The precision to plan for, and the machine as its kernels are to see it: emulation uses no bf16 instructions.
 
-    A quantised model may be run in floating point, too: every Quantize then rounds what float32 ops computed.
+    asked: as `check_precision` lets it pass. A quantised model may be run in floating point, too: every Quantize then
+    rounds what float32 ops computed.
 
-    Raises: InputError for another name, and for "int8" with a model that is not quantised, MachineError for "bf16"
-    on a machine that has no instructions for it.
+    Raises: InputError for "int8" with a model that is not quantised, and for bfloat16 with one that is.
     """
-    if asked not in PRECISIONS:
-        raise InputError(f"precision={asked!r}: choose {', '.join(map(repr, PRECISIONS[:-1]))} or {PRECISIONS[-1]!r}")
     quantized = any(isinstance(op, Quantize) for op in graph.ops)
     if asked == "int8" and not quantized:
         raise InputError(
@@ -49,22 +63,11 @@ def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precis
         return "int8", machine
     if quantized and asked in ("bf16", _EMULATED):
         raise InputError(f"precision={asked!r}, but the model is quantised: choose 'int8' or 'fp32'")
-    isa, extension = machine.isa, BF16_EXTENSIONS.get(machine.isa.name)
     if asked == _EMULATED:
+        isa, extension = machine.isa, BF16_EXTENSIONS.get(machine.isa.name)
         extensions = tuple(name for name in isa.extensions if name != extension)
         return "bf16", replace(machine, isa=replace(isa, extensions=extensions))
-    if asked != "bf16":
-        return "fp32", machine
-    if extension not in isa.extensions:
-        lacks = f"this CPU lacks {extension}" if extension else f"ISA {isa.name!r} has none"
-        here = [other.name for other in ISAS if other.name in BF16_EXTENSIONS and runs_here(other)]
-        wanted = isa.name if extension else next(iter(here or BF16_EXTENSIONS))
-        raise MachineError(
-            f"precision='bf16' needs bf16 instructions, and {lacks}: run on a CPU whose /proc/cpuinfo lists "
-            f"{BF16_EXTENSIONS[wanted]} (with isa={wanted!r}), choose precision='fp32', or {_EMULATED!r} for bf16's "
-            "results, slower than fp32"
-        )
-    return "bf16", machine
+    return ("bf16" if asked == "bf16" else "fp32"), machine
 
 
 def multiplied_element(precision: str) -> Element:

@@ -17,7 +17,7 @@ from test_real_models import LOGITS, realistic
 from backend import InferenceSession, MachineError, PlanError, plan_model
 from backend.graph.ir import Graph
 from backend.kernels.gemm_tile import UNROLL
-from backend.plan.precision import settle_precision
+from backend.plan.precision import check_precision, settle_precision
 from backend.simd.element import BFLOAT16
 from backend.simd.isa import AVX2, AVX512, AVX512_BF16, NEON, NEON_BF16
 
@@ -29,7 +29,7 @@ WITHOUT = replace(MACHINE, isa=AVX512, best_isa=AVX512)
 def test_bf16_where_the_cpu_has_no_instructions() -> None:
     """The flag that is missing, and both ways out."""
     with pytest.raises(MachineError) as caught:
-        settle_precision("bf16", WITHOUT, FLOATS)
+        check_precision("bf16", WITHOUT)
     assert str(caught.value) == (
         "precision='bf16' needs bf16 instructions, and this CPU lacks avx512_bf16: run on a CPU whose /proc/cpuinfo "
         "lists avx512_bf16 (with isa='avx512'), choose precision='fp32', or 'bf16-emulated' for bf16's results, "
@@ -39,19 +39,20 @@ def test_bf16_where_the_cpu_has_no_instructions() -> None:
 
 def test_bf16_with_an_isa_that_has_none() -> None:
     with pytest.raises(MachineError, match=r"and ISA 'avx2' has none: .*isa='avx512'"):
-        settle_precision("bf16", replace(MACHINE, isa=AVX2, best_isa=NATIVE), FLOATS)
+        check_precision("bf16", replace(MACHINE, isa=AVX2, best_isa=NATIVE))
 
 
 def test_bf16_on_an_arm_core_that_has_none() -> None:
     """Its own flag, by the name in /proc/cpuinfo."""
     with pytest.raises(MachineError, match=r"this CPU lacks bf16: .*lists bf16 \(with isa='neon'\)"):
-        settle_precision("bf16", replace(MACHINE, isa=NEON, best_isa=NEON), FLOATS)
+        check_precision("bf16", replace(MACHINE, isa=NEON, best_isa=NEON))
 
 
 def test_bf16_on_an_arm_core_that_has_it() -> None:
     """Emulation leaves the CPU's other extensions alone."""
     isa = replace(NEON, extensions=("asimddp", "i8mm", NEON_BF16))
     machine = replace(MACHINE, isa=isa, best_isa=isa)
+    check_precision("bf16", machine)
     assert settle_precision("bf16", machine, FLOATS) == ("bf16", machine)
     without = replace(isa, extensions=("asimddp", "i8mm"))
     assert settle_precision("bf16-emulated", machine, FLOATS) == ("bf16", replace(machine, isa=without))

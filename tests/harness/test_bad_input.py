@@ -53,6 +53,17 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         (*NUMBA, "--plan", "{tmp}/plan.json"),
         "plan.json: schema='plan 0': allowed is 'loadgen-numba plan 3'",
     ),
+    **{
+        f"{' '.join(flags)}, before any image is looked for": (
+            ("run", "--model", "{tmp}/ten.onnx", "--dataset-path", "absent-images", *flags),
+            expected,
+        )
+        for flags, expected in (
+            (("--isa", "avx1024"), "unknown ISA 'avx1024': choose one of "),
+            (("--plan", "{tmp}/plan.json"), "plan.json: schema='plan 0': allowed is "),
+            (("--isa", "generic", "--precision", "bf16"), "ISA 'generic' has none"),
+        )
+    },
     "plan of no model": (("plan", "absent.onnx"), "absent.onnx"),
     "plan of too many images": (("plan", "{tmp}/one.onnx", "--max-batchsize", "2"), "max_batch=2"),
     "plan with too many threads": (("plan", "{tmp}/ten.onnx", "--threads", "4096"), "threads=4096"),
