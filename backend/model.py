@@ -67,8 +67,8 @@ class StepProfile:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a session is made with besides its model: whose kernels, for which machine, by which plan file if any."""
+class SessionOptions:
+    """What was read of a session's arguments: whose kernels, for which machine, by which plan file if any."""
 
     kernels: Kernels
     machine: Machine
@@ -82,7 +82,7 @@ def read_options(
     isa: str | None = None,
     machine: Machine | str | os.PathLike[str] | None = None,
     plan: str | os.PathLike[str] | PlanRecord | None = None,
-) -> Options:
+) -> SessionOptions:
     """Reads and checks the arguments of a session that say nothing of its model, before anything slow begins.
 
     Raises: InputError, MachineError, PlanError for what no model can be run with on this machine.
@@ -95,7 +95,7 @@ def read_options(
     machine = machine if machine is not None else detect(isa)
     resolved = resolve_kernels(kernels, machine)
     check_precision(precision, machine)
-    return Options(resolved, machine, saved)
+    return SessionOptions(resolved, machine, saved)
 
 
 def plan_model(

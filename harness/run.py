@@ -13,7 +13,7 @@ from backend import BackendError, Machine, detect, read_options
 from . import accuracy, placement, provenance, settings
 from .accuracy import Accuracy
 from .backends import check_backend
-from .config import RunConfig, Scenario, check_model_file
+from .config import Precision, RunConfig, Scenario, check_model_file
 from .dataset import Dataset, open_dataset
 from .errors import BadInputError, DiskFullError, RunFailedError, RunInterruptedError
 from .explain import advise
@@ -71,8 +71,15 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
     """
     profile = PROFILES[config.profile]
     user_conf = _check_files(config, profile)
-    check_backend(config.backend)
-    cpus = placement.available_cores(_machine(config))
+    machine = engine_machine(
+        config.backend,
+        precision=config.precision,
+        kernels=config.kernels,
+        isa=config.isa,
+        machine=config.machine,
+        plan=config.plan,
+    )
+    cpus = placement.available_cores(machine)
     planned = placement.plan(config.scenario, config.instances, config.threads, cpus)
     with _claimed(config.folder) as folder:
         dataset = open_dataset(
@@ -94,20 +101,27 @@ def run(config: RunConfig, progress: Progress) -> RunOutcome:
         return _Run(task, profile, folder, progress).to_the_end()
 
 
-def _machine(config: RunConfig) -> Machine:
-    """Whose cores the run has. Raises: BadInputError for options that our engine has with no model."""
+def engine_machine(
+    backend: str,
+    *,
+    precision: Precision | None,
+    kernels: str,
+    isa: str | None,
+    machine: Path | None = None,
+    plan: Path | None = None,
+) -> Machine:
+    """Whose cores a run has, its engine's options checked before anything slow begins.
+
+    Raises: BadInputError for an unknown backend, and for options of ours that no model can be run with.
+    """
+    check_backend(backend)
+    if backend != "numba":
+        return detect()
     try:
-        if config.backend != "numba":
-            return detect()
-        return read_options(
-            precision=config.precision or "auto",
-            kernels=config.kernels,
-            isa=config.isa,
-            machine=config.machine,
-            plan=config.plan,
-        ).machine
+        asked = read_options(precision=precision or "auto", kernels=kernels, isa=isa, machine=machine, plan=plan)
     except BackendError as error:
         raise BadInputError(str(error)) from error
+    return asked.machine
 
 
 def config_from_record(record: Mapping[str, Any], folder: Path) -> RunConfig:

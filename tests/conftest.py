@@ -33,7 +33,7 @@ _UNMEASURED = ("tests/harness/test_demo_assets.py", "tests/harness/test_demo_mod
 """What does not, of the same folder, and takes so long that the other worker had better do it."""
 
 _APART = "tests/backend/neon/test_networks.py"
-"""Tests of a minute that share no compiled kernels with each other: one by one to who is free."""
+"""Tests of up to a minute, of which most compile nothing: one by one to who is nearly done."""
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """Children are to be interrupted by the tests, also where a shell has started pytest as a job that ignores SIGINT."""

@@ -21,6 +21,11 @@ def test_it(number):
 """
 
 
+def test_the_files_that_are_named_are_there(pytestconfig: pytest.Config) -> None:
+    conftest = pytestconfig.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
+    assert all((pytestconfig.rootpath / name).is_file() for name in (*conftest._UNMEASURED, conftest._APART))
+
+
 def test_all_that_is_timed_goes_to_one_worker_and_files_stay_whole(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     folder = tmp_path / "tests"

@@ -82,8 +82,9 @@ LN_INLINE void TILE_NAME(multiply_two_)(float32x4_t blocks[MR / 2][NR][2], const
 /* Adds all taps and depth. BFMMLA's two words are a turn of the loop: with four, compilers move sums from register to
  * register, or keep some in memory. */
 LN_INLINE void TILE_NAME(add_products_)(const ln_tile *t, float32x4_t acc[MR][NR]) {
-    const float *w = t->w, *prefetch = t->prefetch;
-    const int64_t depth = t->depth, prefetch_step = t->prefetch_step;
+    const float *w = t->w;
+    const char *prefetch = (const char *)t->prefetch;
+    const int64_t depth = t->depth, prefetch_step = t->prefetch_step * (int64_t)sizeof(float);
     for (int64_t tap = 0; tap < t->tap_count; tap++) {
         const ln_half *x[MR], *window = t->x + t->taps[tap];
         LN_UNROLLED for (int m = 0; m < MR; m++) x[m] = window + t->x_rows[m];
@@ -104,7 +105,7 @@ LN_INLINE void TILE_NAME(add_products_)(const ln_tile *t, float32x4_t acc[MR][NR
                 TILE_NAME(multiply_)(acc, x, k + 2 * u, w + u * WIDTH, 1);
             w += LN_TILE_UNROLL * WIDTH;
             __builtin_prefetch(prefetch, 0, 2);
-            __builtin_prefetch(prefetch + LN_LINE, 0, 2);
+            __builtin_prefetch(prefetch + LN_LINE_BYTES, 0, 2);
             prefetch += prefetch_step;
         }
 #endif

@@ -41,19 +41,20 @@ def check_precision(asked: str, machine: Machine) -> None:
         wanted = isa.name if extension else next(iter(here or BF16_EXTENSIONS))
         raise MachineError(
             f"precision='bf16' needs bf16 instructions, and {lacks}: run on a CPU whose /proc/cpuinfo lists "
-            f"{BF16_EXTENSIONS[wanted]} (with isa={wanted!r}), choose precision='fp32', or {_EMULATED!r} for bf16's "
-            "results, slower than fp32"
+            f"{BF16_EXTENSIONS[wanted]} (with isa={wanted!r}), choose precision='fp32', or of a model that is not "
+            f"quantised {_EMULATED!r}: bf16's results, slower than fp32"
         )
 
 
 def settle_precision(asked: str, machine: Machine, graph: Graph) -> tuple[Precision, Machine]:
     """The precision to plan for, and the machine as its kernels are to see it: emulation uses no bf16 instructions.
 
-    asked: as `check_precision` lets it pass. A quantised model may be run in floating point, too: every Quantize then
-    rounds what float32 ops computed.
+    A quantised model may be run in floating point, too: every Quantize then rounds what float32 ops computed.
 
-    Raises: InputError for "int8" with a model that is not quantised, and for bfloat16 with one that is.
+    Raises: as `check_precision`; InputError for "int8" with a model that is not quantised, and for bfloat16 with one
+    that is.
     """
+    check_precision(asked, machine)
     quantized = any(isinstance(op, Quantize) for op in graph.ops)
     if asked == "int8" and not quantized:
         raise InputError(

@@ -118,7 +118,9 @@ def _run_demo(flags: dict[str, Any]) -> None:
     from .. import console
     from ..demo_campaign import DemoRuns, demo_config, make_demo, run_demo
     from ..progress import open_progress
+    from ..run import engine_machine
 
+    engine_machine(flags["backend"], precision=flags["precision"], kernels=flags["kernels"], isa=flags["isa"])
     runs = DemoRuns(
         scenarios=(flags["scenario"],) if flags["scenario"] else SCENARIOS,
         modes=("accuracy",) if flags["accuracy"] else ("performance", "accuracy"),

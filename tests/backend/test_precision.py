@@ -14,8 +14,8 @@ from rounded_twin import rounded_twin
 from test_isa import loops
 from test_real_models import LOGITS, realistic
 
-from backend import InferenceSession, MachineError, PlanError, plan_model
-from backend.graph.ir import Graph
+from backend import InferenceSession, InputError, MachineError, PlanError, plan_model
+from backend.graph.ir import Graph, Quantization, Quantize
 from backend.kernels.gemm_tile import UNROLL
 from backend.plan.precision import check_precision, settle_precision
 from backend.simd.element import BFLOAT16
@@ -32,8 +32,8 @@ def test_bf16_where_the_cpu_has_no_instructions() -> None:
         check_precision("bf16", WITHOUT)
     assert str(caught.value) == (
         "precision='bf16' needs bf16 instructions, and this CPU lacks avx512_bf16: run on a CPU whose /proc/cpuinfo "
-        "lists avx512_bf16 (with isa='avx512'), choose precision='fp32', or 'bf16-emulated' for bf16's results, "
-        "slower than fp32"
+        "lists avx512_bf16 (with isa='avx512'), choose precision='fp32', or of a model that is not quantised "
+        "'bf16-emulated': bf16's results, slower than fp32"
     )
 
 
@@ -56,6 +56,17 @@ def test_bf16_on_an_arm_core_that_has_it() -> None:
     assert settle_precision("bf16", machine, FLOATS) == ("bf16", machine)
     without = replace(isa, extensions=("asimddp", "i8mm"))
     assert settle_precision("bf16-emulated", machine, FLOATS) == ("bf16", replace(machine, isa=without))
+
+
+def test_a_quantised_model_has_no_bf16() -> None:
+    """Whether the CPU has the instructions or not; and no other word passes for a precision."""
+    quantised = replace(FLOATS, ops=(Quantize("q", "x", "y", Quantization("uint8", (1.0,), (0,))),))
+    native = replace(MACHINE, isa=NATIVE, best_isa=NATIVE)
+    for asked, machine in (("bf16", native), ("bf16-emulated", native), ("bf16-emulated", WITHOUT)):
+        with pytest.raises(InputError, match=f"precision='{asked}', but the model is quantised"):
+            settle_precision(asked, machine, quantised)
+    with pytest.raises(InputError, match="precision='int4': choose 'auto', "):
+        settle_precision("int4", native, FLOATS)
 
 
 def test_emulation_uses_no_bf16_instructions_even_where_there_are_some() -> None:

@@ -11,7 +11,6 @@ from harness_support import IMAGE_COUNT, Command
 from onnx import TensorProto, helper, numpy_helper
 
 RUN = ("run", "--backend", "null", "--dataset-path", "{dataset}")
-NUMBA = ("run", "--backend", "numba", "--dataset-path", "{dataset}", "--accuracy", "--model", "{tmp}/ten.onnx")
 ORT = ("run", "--backend", "onnxruntime", "--dataset-path", "{dataset}", "--accuracy")
 
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -49,10 +48,6 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         (*ORT, "--model", "{tmp}/ten.onnx", "--plan", "{tmp}/plan.json"),
         "--plan is for --backend numba",
     ),
-    "plan of another schema": (
-        (*NUMBA, "--plan", "{tmp}/plan.json"),
-        "plan.json: schema='plan 0': allowed is 'loadgen-numba plan 3'",
-    ),
     **{
         f"{' '.join(flags)}, before any image is looked for": (
             ("run", "--model", "{tmp}/ten.onnx", "--dataset-path", "absent-images", *flags),
@@ -60,7 +55,9 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         )
         for flags, expected in (
             (("--isa", "avx1024"), "unknown ISA 'avx1024': choose one of "),
-            (("--plan", "{tmp}/plan.json"), "plan.json: schema='plan 0': allowed is "),
+            (("--plan", "{tmp}/plan.json"), "plan.json: schema='plan 0': allowed is 'loadgen-numba plan 3'"),
+            (("--machine", "{tmp}/user.conf"), "machine file {tmp}/user.conf is no TOML"),
+            (("--isa", "generic", "--kernels", "neon"), "kernels='neon' are for aarch64"),
             (("--isa", "generic", "--precision", "bf16"), "ISA 'generic' has none"),
         )
     },
@@ -107,6 +104,10 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "peak search elsewhere": ((*RUN, "--find-peak-performance", "--scenario", "Offline"), "Server"),
     "peak search without a start": ((*RUN, "--find-peak-performance", "--scenario", "Server"), "--qps"),
     "two modes": ((*RUN, "--find-peak-performance", "--accuracy"), "exclude"),
+    "demo in a precision that the ISA has not": (
+        ("run", "--isa", "generic", "--precision", "bf16"),
+        "ISA 'generic' has none",
+    ),
     "demo with settings": (("run", "--time", "5"), "--time"),
     "score of a file": (("accuracy", "{dataset}/val_map.txt"), "is a file: name the folder of a run"),
     "a file as store": (

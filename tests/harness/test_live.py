@@ -240,7 +240,8 @@ def wait_for(test: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
 def test_a_process_that_was_stopped_is_told(dataset: Path, tmp_path: Path) -> None:
     """As if other programs had had the CPUs for three seconds; the plugin leaves a byte for each inference.
 
-    Those three are half of the test: what is answered in the steps after them must not look like its usual ones.
+    What they kept waiting is answered within a look or two (a millisecond each, looks every half second), and as much
+    time is left behind them: so most steps between looks are usual ones, which a standstill is told by.
     """
     inferences = tmp_path / "inferences"
     write_steady_plugin(tmp_path, "steady", f"0.001 * open({str(inferences)!r}, 'ab').write(b'.')")
