@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numba.core import types
 
-from .kernels.jit import entry_point, jit, jit_parallel, target_isa
+from .kernels.jit import entry_point, jit_entry, jit_parallel, target_isa
 from .kernels.team import open_team
 from .machine import Machine
 from .simd.dot import multiply_add, sum_of
@@ -106,7 +106,7 @@ def _best_seconds(work: Callable[[], None]) -> float:
     return best
 
 
-@jit
+@jit_entry
 def _multiply_adds(tag: Any, operands: Any, turns: int, sums: Any, at: int) -> None:
     """sums[at : at + lanes] = total of twelve chains of multiply-adds; `operands` are the vectors x, y and twelve first
     c.
@@ -152,7 +152,7 @@ def _team_multiplies(tag: Any, operands: Any, turns: int, sums: Any, threads: in
         _multiply_adds(tag, operands, turns, sums, me * lanes_of(tag))
 
 
-@jit
+@jit_entry
 def _read(isa: Any, array: Any, begin: int, end: int, sums: Any, at: int) -> None:
     """sums[at : at + lanes] = array[begin:end] added up lane by lane; end - begin in whole turns."""
     lanes = lanes_of(isa)

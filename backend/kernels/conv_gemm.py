@@ -14,17 +14,23 @@ last word of a tap is filled up with zeros.)
 Where K is cut, sums of float32 wait for the next block in y if that is float32, else in the worker's scratch memory.
 
 Two orders inside a unit, chosen by the planner: pixels outside if all weights of the step stay in L2 (each pixel
-is then read once), otherwise panels outside (each panel is then read once from memory).
+is then read once, and K is not cut), otherwise panels outside (each panel is then read once from memory). Both are one
+nest of loops, over one panel at a time or all of them together: the tile is most of what is compiled, and is in it
+once.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from ..simd.tags import mr_of, width_of, x_is_signed, x_per_word
+import numpy as np
+
+from ..simd.tags import mr_of, sums_are_y, width_of, x_is_signed, x_per_word
 from .gemm_tile import UNROLL, gemm_tile
 from .halo import zero_halo
 from .jit import jit
+
+_INFINITY: Final = np.float32(np.inf)
 
 
 @jit
@@ -66,43 +72,40 @@ def conv_gemm(
     residual = step.b + image0 * step.b_image
     bias = step.signed_bias if x_is_signed(tile) else step.bias
 
-    if step.panels_outside == 0:
-        for m in range(m_begin, m_end, mr):
-            for panel in range(panel_begin, panel_end):
-                w = step.weight + panel * step.panel
-                n = panel * width
-                gemm_tile(
-                    tile, arena, weights, tables,
-                    x, step.x_rows + m, w, step.taps, step.tap_count, step.depth,
-                    y + n, step.y_rows + m, bias + n,
-                    0, residual + n, step.b_rows + m, step.has_b,
-                    1, 1, step.low, step.high, step.scale + n, step.numbers, step.stages, w, 0,
-                )  # fmt: skip
-    else:
-        per_word = x_per_word(tile)
-        sums = step.scratch + worker * step.scratch_size
-        tiles = (group_pixels + mr - 1) // mr
-        prefetch_step = UNROLL * width // tiles
-        for panel in range(panel_begin, panel_end):
-            n = panel * width
-            w = step.weight + panel * step.panel
-            for tap in range(0, step.tap_count, step.kc_taps):
-                taps = min(step.kc_taps, step.tap_count - tap)
-                for k in range(0, step.depth, step.kc_depth):
-                    depth = min(step.kc_depth, step.depth - k)
-                    block_size = taps * ((depth + per_word - 1) // per_word) * width
-                    first = tap + k == 0
-                    last = tap + taps == step.tap_count and k + depth == step.depth
-                    for m in range(m_begin, m_end, mr):
+    per_word = x_per_word(tile)
+    sums = step.scratch + worker * step.scratch_size
+    tiles = (group_pixels + mr - 1) // mr
+    together = 1 if step.panels_outside else panel_end - panel_begin
+    for jr in range(panel_begin, panel_end, together):
+        w_block = step.weight
+        for tap in range(0, step.tap_count, step.kc_taps):
+            taps = min(step.kc_taps, step.tap_count - tap)
+            for k in range(0, step.depth, step.kc_depth):
+                depth = min(step.kc_depth, step.depth - k)
+                block_size = taps * ((depth + per_word - 1) // per_word) * width
+                first = tap + k == 0
+                last = tap + taps == step.tap_count and k + depth == step.depth
+                has_b, low, high = step.has_b, step.low, step.high
+                if sums_are_y(tile) and not last:  # finished as the last is: a second end costs shallow layers 2 %
+                    has_b, low, high = 0, -_INFINITY, _INFINITY
+                ahead = prefetch = prefetch_step = 0
+                if step.panels_outside:
+                    ahead, prefetch_step = block_size // tiles, UNROLL * width // tiles
+                    prefetch = block_size + m_begin // mr * ahead
+                for m in range(m_begin, m_end, mr):
+                    for panel in range(jr, jr + together):
+                        n = panel * width
+                        w = w_block + panel * step.panel
                         gemm_tile(
                             tile, arena, weights, tables,
                             x + k, step.x_rows + m, w, step.taps + tap, taps, depth,
                             y + n, step.y_rows + m, bias + n,
-                            sums + (m - m_begin) * width, residual + n, step.b_rows + m, step.has_b,
-                            first, last, step.low, step.high, step.scale + n, step.numbers, step.stages,
-                            w + block_size + m // mr * (block_size // tiles), prefetch_step,
+                            sums + (m - m_begin) * width, residual + n, step.b_rows + m, has_b,
+                            first, sums_are_y(tile) or last, low, high, step.scale + n, step.numbers, step.stages,
+                            w + prefetch, prefetch_step,
                         )  # fmt: skip
-                    w += block_size
+                    prefetch += ahead
+                w_block += block_size
     if jc == 0:
         pixels = step.out_h * step.out_w
         zero_halo(tile, arena, step, image0 * pixels + m_begin, image0 * pixels + m_end, worker)

@@ -22,14 +22,14 @@ from ..simd.memory import get_x, move_y, operand_pointer, set_y, store_y_interle
 from ..simd.tags import lanes_of, y_per_word
 from ..simd.vector import F32, VectorType, add, div, element_pointer, load_vector, splat
 from .halo import zero_halo
-from .jit import jit
+from .jit import jit, jit_entry
 from .rows import unit_rows
 from .strided import unit_images, x_row_start, y_row_start
 
 _BYTES_PER_WORD: Final = 4
 
 
-@jit
+@jit_entry
 def bind(io: Any, index: int, array: Any) -> None:
     """io[index] = the address of a 1-D C-contiguous array: a quarter of what asking NumPy for it takes."""
     io[index] = array.ctypes.data

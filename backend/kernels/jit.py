@@ -85,20 +85,31 @@ def _remove_unused(folder: Path, before_s: float) -> None:
 
 
 def jit(function: F) -> F:
-    """`numba.njit` with the flags that every kernel of ours shares.
+    """`numba.njit` with the flags that all kernels share, for what compiled code calls, directly or by address.
 
     nogil: instances run side by side in threads of one process. error_model "numpy": a division by zero is an inf
     or a NaN as in ONNX, and costs no branch. No fastmath: it would let LLVM change the order of summation between
     versions, and drop NaNs.
+
+    Nothing is compiled that would take Python's arguments apart, a fifth of the time that a first session compiles.
+    So a call from Python ends the process: use `jit_entry` for that.
     """
-    with _our_cache():
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return _njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def jit_entry(function: F) -> F:
+    """`jit` for what Python calls."""
+    return _njit(function, no_cfunc_wrapper=True)
 
 
 def jit_parallel(function: F) -> F:
-    """`jit` for the one function that opens a parallel region."""
+    """`jit_entry` for what opens a parallel region."""
+    return _njit(function, no_cfunc_wrapper=True, parallel=True)
+
+
+def _njit(function: F, **flags: bool) -> F:
     with _our_cache():
-        return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)
+        return numba.njit(cache=True, nogil=True, error_model="numpy", **flags)(function)
 
 
 @contextlib.contextmanager

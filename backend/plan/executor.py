@@ -17,7 +17,7 @@ import numba
 from numba.core import types
 
 from ..kernels.conv_gemm import conv_gemm_units
-from ..kernels.jit import entry_point, jit, jit_parallel
+from ..kernels.jit import entry_point, jit, jit_entry, jit_parallel
 from ..kernels.rows import row_units
 from ..kernels.step import CHAIN_UNITS, COUNTER_PITCH, GEMM_UNITS, PATCH_UNITS, ROW_UNITS
 from ..kernels.strided import image_units
@@ -68,7 +68,7 @@ def _run_unit(
             call_kernel(kernels[link.kernel], isa, arena, weights, tables, io, link, 1, inner, worker)
 
 
-@jit
+@jit_entry
 def run_serial(
     isa: Any,
     kernels: Any,

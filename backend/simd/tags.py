@@ -15,7 +15,7 @@ from numba.core import types
 from numba.core.datamodel import models
 from numba.extending import NativeValue, intrinsic, register_model, typeof_impl, unbox
 
-from .element import ALL_FLOAT32, UINT8, Operands
+from .element import ALL_FLOAT32, FLOAT32, UINT8, Operands
 from .isa import Isa, Tile
 
 
@@ -85,6 +85,12 @@ def x_per_word(_typing: Any, tag: Any) -> Any:
 def y_per_word(_typing: Any, tag: Any) -> Any:
     """Elements of y in a word, a constant in jitted code."""
     return types.intp(tag), _constant(tag.operands.y.per_word)
+
+
+@intrinsic
+def sums_are_y(_typing: Any, tag: Any) -> Any:
+    """1 if sums of a part of K are of y's own type and scale, else 0, a constant in jitted code."""
+    return types.intp(tag), _constant(int(tag.operands.x != UINT8 and tag.operands.y == FLOAT32))
 
 
 @intrinsic

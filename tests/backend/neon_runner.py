@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import os
 import platform
 import subprocess
 import tempfile
@@ -120,16 +122,26 @@ def _complaint(
 
 @cache
 def _objects() -> Path:
-    """Where all drivers of this process are compiled: most sources are the same for CPUs with other features."""
+    """Where all programs are compiled: most sources are the same for CPUs with other features, and for every worker of
+    pytest."""
+    told = os.environ.get("LOADGEN_NUMBA_TEST_OBJECTS")
+    if told:
+        return Path(told)
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     return Path(folder.name)
 
 
 @cache
-def _program(features: tuple[str, ...]) -> Path:
-    target = _objects() / "_".join(("driver", *features))
-    build.compile_sources(CROSS, _objects(), sorted(features), target, ("-static", "-lm"), extra=(_DRIVER,))
+def program(source: Path, features: tuple[str, ...]) -> Path:
+    """A C program of the tests together with the library for these features, compiled once."""
+    objects = _objects()
+    target = objects / "_".join((source.stem, *features))
+    with (objects / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            compiler = ["cc"] if NATIVE else CROSS
+            build.compile_sources(compiler, objects, sorted(features), target, ("-static", "-lm"), extra=(source,))
     return target
 
 
@@ -139,7 +151,7 @@ _RUNNING: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
 
 def _driver(features: tuple[str, ...]) -> subprocess.Popen[bytes]:
     if features not in _RUNNING:
-        command = [*EMULATOR, str(_program(features))]
+        command = [*EMULATOR, str(program(_DRIVER, features))]
         _RUNNING[features] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         atexit.register(_stop, features)
     return _RUNNING[features]

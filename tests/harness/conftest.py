@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import platformdirs
 import pytest
 from harness_support import IMAGE_COUNT, Command, Finished
 from onnx import TensorProto, helper, numpy_helper
@@ -20,11 +21,17 @@ from harness.cli import exit_status
 from harness.config import SCENARIOS
 from harness.submission.package import PackageConfig, package
 
+_KERNELS = Path(platformdirs.user_cache_dir("loadgen-numba"), "kernels")  # before a test changes the environment
+
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's cache folder that lives as long as the tests."""
-    return tmp_path_factory.mktemp("cache")
+    """A user's cache folder that lives as long as the tests. Compiled kernels are those of all tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    _KERNELS.mkdir(parents=True, exist_ok=True)
+    (folder / "loadgen-numba").mkdir()
+    (folder / "loadgen-numba/kernels").symlink_to(_KERNELS)
+    return folder
 
 
 @pytest.fixture

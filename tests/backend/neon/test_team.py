@@ -14,7 +14,6 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 from plan_runner import KERNELS
 
-from backend.neon import build
 from backend.simd.atomics import pause_cpu
 
 _TESTS = Path(__file__).parent.parent
@@ -34,14 +33,14 @@ def test_numbas_members_pause_by_isb() -> None:
 
 
 @pytest.mark.skipif(KERNELS != "neon", reason="needs a compiler for Arm: tools/arm64/test --kernels")
-def test_members_fall_asleep_and_wake(tmp_path: Path) -> None:
+def test_members_fall_asleep_and_wake() -> None:
     """Each unit of each run is done once, whether the run finds members awake or asleep."""
-    from neon_runner import CROSS, EMULATOR, NATIVE
+    from neon_runner import EMULATOR, FEATURES, NATIVE, program
 
-    compiler, emulator = (["cc"], []) if NATIVE else (CROSS, EMULATOR)
-    program = tmp_path / "team"
-    build.compile_sources(compiler, tmp_path, [], program, ("-static", "-lm"), (_TESTS / "neon" / "team_driver.c",))
-    done = subprocess.run([*emulator, str(program)], capture_output=True, text=True, check=False, timeout=60)
+    team = program(_TESTS / "neon" / "team_driver.c", FEATURES)
+    done = subprocess.run(
+        [*([] if NATIVE else EMULATOR), str(team)], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
