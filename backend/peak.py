@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numba.core import types
 
-from .kernels.jit import entry_point, jit_entry, jit_parallel, target_isa
+from .kernels.jit import entry_point, jit_entry, jit_parallel, prepare_cache, target_isa
 from .kernels.team import open_team
 from .machine import Machine
 from .simd.dot import multiply_add, sum_of
@@ -50,9 +50,11 @@ def measure_peak_gflops(machine: Machine, threads: int = 1, element: Element = F
     With the vectors of `machine.isa`, all operands in registers: multiply-adds of float32, or dot products of bfloat16
     or bytes as the micro-kernel has them. Runs on the CPUs that the calling thread may use.
 
-    Raises: MachineError if the process compiles for another ISA, or there are not as many threads.
+    Raises: MachineError if the process compiles for another ISA, its code cannot be kept, or there are not as many
+        threads.
     """
     target_isa(machine.isa, machine.best_isa)
+    prepare_cache()
     lanes = machine.isa.lanes
     operands = np.repeat(np.array([0.5, 1.0, *range(_CHAINS)], np.float32), lanes)
     sums = np.empty(threads * lanes, np.float32)
@@ -81,6 +83,7 @@ def measure_bandwidth_gb_s(machine: Machine, threads: int = 1) -> float:
     Raises: MachineError as `measure_peak_gflops` does.
     """
     target_isa(machine.isa, machine.best_isa)
+    prepare_cache()
     lanes = machine.isa.lanes
     size_bytes = min(max(_L3_MULTIPLE * machine.l3_bytes, _LEAST_BYTES), _MOST_BYTES)
     share = size_bytes // 4 // threads // (_STREAMS * lanes) * (_STREAMS * lanes)

@@ -86,7 +86,7 @@ def conv_gemm(
                 first = tap + k == 0
                 last = tap + taps == step.tap_count and k + depth == step.depth
                 has_b, low, high = step.has_b, step.low, step.high
-                if sums_are_y(tile) and not last:  # finished as the last is: a second end costs shallow layers 2 %
+                if sums_are_y(tile) and not last:  # its end costs layers of depth 16 to 32 2 % (AVX-512, Cascade Lake)
                     has_b, low, high = 0, -_INFINITY, _INFINITY
                 ahead = prefetch = prefetch_step = 0
                 if step.panels_outside:

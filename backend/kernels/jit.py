@@ -1,7 +1,8 @@
-"""The one `njit` wrapper: its flags, its disk cache, and the CPU that Numba compiles for.
+"""The one way to `njit`: its flags, its disk cache, and the CPU that Numba compiles for.
 
-Every jitted function of this package is made by `jit`. Numba fixes its target when the first function is
-decorated, so whoever wants another ISA than the machine's best calls `target_isa` before importing a kernel.
+Every jitted function of this package is made by `jit`, `jit_entry` or `jit_parallel`. Numba fixes its target when the
+first function is decorated, so whoever wants another ISA than the machine's best calls `target_isa` before importing a
+kernel.
 
 The disk cache is in a directory named by a digest of all sources that jitted code can come from: Numba itself
 looks only at the file of the function that it loads and would go on using code compiled from an old callee.
@@ -10,6 +11,7 @@ looks only at the file of the function that it loads and would go on using code 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -17,11 +19,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import llvmlite
 import numba
 import platformdirs
+from numba.core.caching import FunctionCache
 from numba.core.codegen import get_host_cpu_features
 from numba.core.registry import cpu_target
 
@@ -87,29 +90,46 @@ def _remove_unused(folder: Path, before_s: float) -> None:
 def jit(function: F) -> F:
     """`numba.njit` with the flags that all kernels share, for what compiled code calls, directly or by address.
 
-    nogil: instances run side by side in threads of one process. error_model "numpy": a division by zero is an inf
-    or a NaN as in ONNX, and costs no branch. No fastmath: it would let LLVM change the order of summation between
-    versions, and drop NaNs.
+    error_model "numpy": a division by zero is an inf or a NaN as in ONNX, and costs no branch. No fastmath: it would
+    let LLVM change the order of summation between versions, and drop NaNs.
 
-    Nothing is compiled that would take Python's arguments apart, a fifth of the time that a first session compiles.
-    So a call from Python ends the process: use `jit_entry` for that.
+    Nothing is compiled that would take Python's arguments apart: that is a fifth of the time for which a first session
+    compiles. So a call from Python ends the process; `jit_entry` is for that.
     """
-    return _njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return _njit(function, no_cpython_wrapper=True)
 
 
 def jit_entry(function: F) -> F:
-    """`jit` for what Python calls."""
-    return _njit(function, no_cfunc_wrapper=True)
+    """`jit` for what Python calls. nogil: instances run side by side in threads of one process."""
+    return _njit(function, nogil=True)
 
 
 def jit_parallel(function: F) -> F:
     """`jit_entry` for what opens a parallel region."""
-    return _njit(function, no_cfunc_wrapper=True, parallel=True)
+    return _njit(function, nogil=True, parallel=True)
 
 
 def _njit(function: F, **flags: bool) -> F:
     with _our_cache():
-        return numba.njit(cache=True, nogil=True, error_model="numpy", **flags)(function)
+        dispatcher = numba.njit(error_model="numpy", no_cfunc_wrapper=True, **flags)(function)
+        # In place of cache=True, which makes this a FunctionCache; tests/backend/test_jit_cache.py fails if the name of
+        # the attribute changes, because nothing is cached then.
+        dispatcher._cache = _Cache(function)
+    return cast(F, dispatcher)
+
+
+class _Cache(FunctionCache):
+    """Numba's cache of a function, of which two processes may store something at the same time.
+
+    Its index is read, and the first number that is free in it becomes the name of a new file: both would find the same,
+    and one's code would be loaded for the other's types from then on.
+    """
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        CACHE_DIR.mkdir(parents=True, exist_ok=True)
+        with (CACHE_DIR / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            super().save_overload(sig, data)
 
 
 @contextlib.contextmanager
@@ -130,6 +150,7 @@ def entry_point(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]
     Dispatch finds out the types of all arguments at every call; for an array of records that takes 100 us. The
     caller guarantees the types.
     """
+    assert "no_cpython_wrapper" not in function.targetoptions, f"{function.__name__} is no jit_entry"
     function.compile(arguments)
     point: Callable[..., Any] = function.overloads[arguments].entry_point
     return point

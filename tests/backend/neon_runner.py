@@ -122,8 +122,10 @@ def _complaint(
 
 @cache
 def _objects() -> Path:
-    """Where all programs are compiled: most sources are the same for CPUs with other features, and for every worker of
-    pytest."""
+    """Where all programs are compiled: most sources are the same for CPUs with other features.
+
+    For several workers of pytest, tools/arm64/test makes an empty folder and names it.
+    """
     told = os.environ.get("LOADGEN_NUMBA_TEST_OBJECTS")
     if told:
         return Path(told)
@@ -140,8 +142,9 @@ def program(source: Path, features: tuple[str, ...]) -> Path:
     with (objects / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            compiler = ["cc"] if NATIVE else CROSS
-            build.compile_sources(compiler, objects, sorted(features), target, ("-static", "-lm"), extra=(source,))
+            compiler, linked = ["cc"] if NATIVE else CROSS, objects / "linked"
+            build.compile_sources(compiler, objects, sorted(features), linked, ("-static", "-lm"), extra=(source,))
+            linked.replace(target)
     return target
 
 

@@ -25,7 +25,7 @@ isa = replace(next(isa for isa in ISAS if isa.name == isa_name), extensions=tupl
 element = next(element for element in (BFLOAT16, FLOAT32, UINT8) if element.name == element_name)
 arrays = [types.Array(dtype, 1, "C") for dtype in (types.float32, types.float32, types.int32, types.int64)]
 for tile in (Tile(*map(int, tile.split("x"))) for tile in tiles.split()):
-    kernel = numba.njit(nogil=True, error_model="numpy")(conv_gemm.py_func)
+    kernel = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(conv_gemm.py_func)
     tag = TagType(isa, tile, Operands(element, element, element))
     signature = (tag, *arrays, numba.from_dtype(STEP), types.int64, types.int64, types.int64)
     kernel.compile(signature)

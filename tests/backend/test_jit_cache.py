@@ -113,6 +113,45 @@ def test_the_next_process_compiles_nothing(copy: Path) -> None:
     assert not list((copy / "backend").rglob("*.nbc"))
 
 
+STORE = """
+    import sys
+    import time
+    from numba.core import caching, types
+    from backend.kernels.jit import jit_entry
+
+    def slowly(self, load=caching.IndexDataCacheFile._load_index):
+        found = load(self)
+        time.sleep(2)
+        return found
+
+    @jit_entry
+    def halved(x):
+        return x / 2
+
+    dtype = getattr(types, sys.argv[1])
+    if sys.argv[2] == "store":
+        caching.IndexDataCacheFile._load_index = slowly
+    halved.compile((dtype,))
+    print(halved.overloads[dtype,].signature.args, sum(halved.stats.cache_hits.values()))
+"""
+
+
+def test_processes_that_store_at_once_keep_their_code_apart(copy: Path) -> None:
+    """Numba's own cache gives both files one name, if both have read the index of the function before either writes."""
+    script = copy / "store.py"
+    script.write_text(textwrap.dedent(STORE))
+    environment = {**os.environ, "PYTHONPATH": str(copy), "XDG_CACHE_HOME": str(copy / "cache")}
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(script), *arguments]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    for process in [start("float32", "store"), start("float64", "store")]:
+        assert process.wait(120) == 0
+    loaded = [start(name, "load").communicate(timeout=120)[0].strip() for name in ("float32", "float64")]
+    assert loaded == ["(float32,) 1", "(float64,) 1"]
+
+
 def test_a_cache_that_cannot_be_written_is_an_error(copy: Path) -> None:
     """Numba would fall back to the sources' own folder in silence; we say what to set."""
     blocked = copy / "a file where the folder should be"

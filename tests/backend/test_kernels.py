@@ -215,7 +215,8 @@ def test_residual_and_clip(group: int) -> None:
 
 @pytest.mark.parametrize("low, high", [(0.0, np.inf), (0.0, 6.0), (-np.inf, np.inf)])
 def test_nan_and_infinity_pass_the_clip_as_they_should(low: float, high: float) -> None:
-    """A NaN stays a NaN through ReLU and ReLU6, infinities meet the bounds, and neither touches other pixels."""
+    """A NaN stays a NaN through ReLU and ReLU6, infinities meet the bounds, and neither touches other pixels. A cut of
+    K changes no bit of either."""
     net = Net()
     graph = net.graph(net.conv(net.input(4, 3, 5), 20, low=low, high=high))
     inputs = random_inputs(graph, 2)
@@ -223,8 +224,12 @@ def test_nan_and_infinity_pass_the_clip_as_they_should(low: float, high: float) 
     inputs["input0"][0, 1, 2, 3] = np.nan
     inputs["input0"][1, 2, 0, 0] = np.inf
     inputs["input0"][1, 3, 1, 1] = -np.inf
-    got = run_plan(plan_graph(graph, 2), inputs)[0]
+    plan = plan_graph(graph, 2)
+    got = run_plan(plan, inputs)[0]
     expected = oracle(graph, inputs)[0]
+    for depth in (1, 2, 3):
+        cut = with_blocks(plan, gemm_steps(plan)[-1], {"panels_outside": 1, "kc_taps": 1, "kc_depth": depth})
+        assert same_bits(run_plan(cut, inputs), [got]), f"kc_depth {depth}"
     np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
     for value in (low, high):
         np.testing.assert_array_equal(got == value, expected == value)
