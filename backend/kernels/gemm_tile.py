@@ -13,8 +13,9 @@ Operands (offsets of x, y and residual in their own elements, others in words of
   w        packed [t][word of k][NR * lanes][element of the word], 64-byte aligned, zeros behind the last k.
   y        C[m, n] is y[y_offset + table[y_rows + m] + n]. Whole vectors are written.
   sums     where C waits between blocks of K: y itself if that is float32 (and `sums` means nothing), else MR rows of
-           NR * lanes words. Written if not `last`, read if not `first`. (Where sums wait in y, any block may be a
-           `last` one, without residual, with bounds of -inf and inf: they change no bit, nor a NaN.)
+           NR * lanes words. Written if not `last`, read if not `first`. (Of float32 or bfloat16, where they
+           wait in y, any block may be a `last` one without residual and with bounds of -inf and inf: no bit changes,
+           nor a NaN.)
   residual like y, by its own offset and rows; read only if `last` and has_residual.
   bias     NR * lanes words at w[bias]; read only if `first`.
   scale, numbers, stages  of a step with bytes for x: see requantize.py.

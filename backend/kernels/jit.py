@@ -58,11 +58,11 @@ def prepare_cache() -> None:
 
     Folders of other versions that nobody has used for a month are removed.
 
-    Raises: MachineError if it cannot be made or written to.
+    Raises: MachineError if it cannot be made or written to, or its file system has no locks.
     """
     try:
-        CACHE_DIR.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=CACHE_DIR).close()
+        with _only_writer():
+            tempfile.TemporaryFile(dir=CACHE_DIR).close()
         os.utime(CACHE_DIR)  # in use
     except OSError as error:
         raise MachineError(
@@ -93,8 +93,8 @@ def jit(function: F) -> F:
     error_model "numpy": a division by zero is an inf or a NaN as in ONNX, and costs no branch. No fastmath: it would
     let LLVM change the order of summation between versions, and drop NaNs.
 
-    Nothing is compiled that would take Python's arguments apart: that is a fifth of the time for which a first session
-    compiles. So a call from Python ends the process; `jit_entry` is for that.
+    Nothing is compiled that would take Python's arguments apart, which costs a first session seconds. So a call from
+    Python ends the process; `jit_entry` is for that.
     """
     return _njit(function, no_cpython_wrapper=True)
 
@@ -121,15 +121,25 @@ def _njit(function: F, **flags: bool) -> F:
 class _Cache(FunctionCache):
     """Numba's cache of a function, of which two processes may store something at the same time.
 
-    Its index is read, and the first number that is free in it becomes the name of a new file: both would find the same,
-    and one's code would be loaded for the other's types from then on.
+    It reads its index, and the first number that is free there becomes the name of a new file. So both could find the
+    same, and one's code be lost, or loaded for the other's types from then on.
     """
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        CACHE_DIR.mkdir(parents=True, exist_ok=True)
-        with (CACHE_DIR / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _only_writer():
             super().save_overload(sig, data)
+
+
+@contextlib.contextmanager
+def _only_writer() -> Iterator[None]:
+    """No other process is in here, for this CACHE_DIR. Numba compiles in one thread of a process at a time."""
+    CACHE_DIR.mkdir(parents=True, exist_ok=True)
+    with (CACHE_DIR / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # not by closing: a child forked meanwhile has the file open, too
 
 
 @contextlib.contextmanager
@@ -149,8 +159,11 @@ def entry_point(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]
 
     Dispatch finds out the types of all arguments at every call; for an array of records that takes 100 us. The
     caller guarantees the types.
+
+    Raises: TypeError if it is no `jit_entry` or `jit_parallel`: a call would end the process.
     """
-    assert "no_cpython_wrapper" not in function.targetoptions, f"{function.__name__} is no jit_entry"
+    if "no_cpython_wrapper" in function.targetoptions:
+        raise TypeError(f"{function.__name__} is compiled for compiled code only: make it a jit_entry")
     function.compile(arguments)
     point: Callable[..., Any] = function.overloads[arguments].entry_point
     return point

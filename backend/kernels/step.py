@@ -207,7 +207,8 @@ STEP: Final = np.dtype(
         ("panel", np.int64),  # words of one packed panel
         ("mc", np.int64),  # output pixels (Winograd: patches) per unit
         ("nc_panels", np.int64),  # panels per unit
-        ("kc_taps", np.int64),  # taps per pc block: all of them with pixels outside
+        # K is not cut if pixels are outside
+        ("kc_taps", np.int64),  # taps per pc block
         ("kc_depth", np.int64),  # depth per pc block (less than depth only if kc_taps is 1)
         ("panels_outside", np.int64),  # loop order inside a unit: panels outside, pixels inside
         # memory of each worker's own, and zeros among the weights

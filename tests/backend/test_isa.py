@@ -72,8 +72,8 @@ def loops(text: str) -> list[str]:
 def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
     """The unrolled loop over depth multiplies whole vectors, MR * NR per step, with the accumulators in registers.
 
-    LLVM may park one vector at a time, in one place, once a word (5x2 of generic code, which has 16 registers and no
-    multiply-add, does so twice in four words); a tile too large for the registers parks several.
+    LLVM may park one vector (5x2 of generic code, which has 16 registers and no multiply-add, does so in every second
+    word); a tile too large for the registers parks several.
     """
     text = assembly(conv_gemm, TagType(ISA, tile))
     counts = [len(re.findall(MULTIPLY[ISA.name], loop)) for loop in loops(text)]
@@ -82,7 +82,9 @@ def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
         if multiplies >= tile.mr * tile.nr:
             parked = re.findall(rf"\tv?mov[au]ps\t%{REGISTER[ISA.name]}\d+, (-?\d*\(%r[sb]p)", loop)
             words = multiplies // (tile.mr * tile.nr)
-            assert len(set(parked)) <= 1 and len(parked) <= words, f"of {words} words {parked} go to the stack"
+            assert len(set(parked)) <= 1 and len(parked) <= max(1, words // 2), (
+                f"of {words} words {parked} go to the stack"
+            )
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 
 

@@ -17,6 +17,7 @@ from onnx_models import model, node
 
 import backend
 from backend.kernels import jit
+from backend.kernels.conv_gemm import conv_gemm_units
 
 _PACKAGE = Path(backend.__file__).parent
 
@@ -116,40 +117,62 @@ def test_the_next_process_compiles_nothing(copy: Path) -> None:
 STORE = """
     import sys
     import time
-    from numba.core import caching, types
+    from pathlib import Path
+    import numpy as np
+    from numba.core import caching
     from backend.kernels.jit import jit_entry
 
-    def slowly(self, load=caching.IndexDataCacheFile._load_index):
+    def met(self, load=caching.IndexDataCacheFile._load_index):
         found = load(self)
-        time.sleep(2)
+        Path(sys.argv[1]).touch()
+        end = time.monotonic() + 5
+        while len(list(Path().glob("read-*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
         return found
 
-    @jit_entry
-    def halved(x):
-        return x / 2
+    def met_at_the_second_time(self, load=caching.IndexDataCacheFile._load_index):
+        caching.IndexDataCacheFile._load_index = met  # to store: the first time it looked for the function
+        return load(self)
 
-    dtype = getattr(types, sys.argv[1])
-    if sys.argv[2] == "store":
-        caching.IndexDataCacheFile._load_index = slowly
-    halved.compile((dtype,))
-    print(halved.overloads[dtype,].signature.args, sum(halved.stats.cache_hits.values()))
+    @jit_entry
+    def doubled(x):
+        return x + x
+
+    if sys.argv[1].startswith("read-"):
+        caching.IndexDataCacheFile._load_index = met_at_the_second_time
+    print(doubled(getattr(np, sys.argv[2])(1.5)), doubled.nopython_signatures[0].return_type, *doubled.stats.cache_hits)
 """
 
 
 def test_processes_that_store_at_once_keep_their_code_apart(copy: Path) -> None:
-    """Numba's own cache gives both files one name, if both have read the index of the function before either writes."""
+    """Numba's own cache gives both files one name, if both have read the index of the function before either writes.
+
+    So each waits there for the other, which the lock keeps from coming.
+    """
     script = copy / "store.py"
     script.write_text(textwrap.dedent(STORE))
     environment = {**os.environ, "PYTHONPATH": str(copy), "XDG_CACHE_HOME": str(copy / "cache")}
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(script), *arguments]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, cwd=copy, env=environment, stdout=subprocess.PIPE, text=True)
 
-    for process in [start("float32", "store"), start("float64", "store")]:
-        assert process.wait(120) == 0
-    loaded = [start(name, "load").communicate(timeout=120)[0].strip() for name in ("float32", "float64")]
-    assert loaded == ["(float32,) 1", "(float64,) 1"]
+    def printed(process: subprocess.Popen[str]) -> str:
+        try:
+            return process.communicate(timeout=120)[0].strip()
+        finally:
+            process.kill()
+
+    storing = [start("read-1", "int32"), start("read-2", "float32")]
+    assert [printed(process) for process in storing] == ["2 int64", "3.0 float32"]
+    assert printed(start("load", "int32")) == "2 int64 (int32,)"
+    assert printed(start("load", "float32")) == "3.0 float32 (float32,)"
+
+
+def test_what_only_compiled_code_calls_is_no_entry_point() -> None:
+    """Its code has no way in from Python: a call would end the process."""
+    with pytest.raises(TypeError, match="conv_gemm_units is compiled for compiled code only"):
+        jit.entry_point(conv_gemm_units, ())
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(copy: Path) -> None:

@@ -124,10 +124,11 @@ def test_extreme_weights_do_not_saturate(machine: Machine, filters: int) -> None
     np.testing.assert_array_equal(got, want)
 
 
-def test_cuts_of_depth_change_nothing() -> None:
-    """Sums wait in scratch memory as integers."""
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_cuts_of_depth_change_nothing(dtype: str) -> None:
+    """Sums wait as integers: in scratch memory, or in y if there is room."""
     net = QuantizedNet()
-    y = net.conv(net.input(24, 6, 6), 32, (3, 3), pads=(1, 1, 1, 1), zero_point=20)
+    y = net.conv(net.input(24, 6, 6), 32, (3, 3), pads=(1, 1, 1, 1), zero_point=20, dtype=dtype)
     graph = net.graph(y)
     plan, feeds = plan_graph(graph, 2), net.feeds(2)
     want = run_reference(graph, feeds)[0]
