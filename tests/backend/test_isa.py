@@ -72,19 +72,18 @@ def loops(text: str) -> list[str]:
 def test_tiles_are_compiled_as_meant(tile: Tile) -> None:
     """The unrolled loop over depth multiplies whole vectors, MR * NR per step, with the accumulators in registers.
 
-    LLVM may park one vector (5x2 of generic code, which has 16 registers and no multiply-add, does so in every second
-    word); a tile too large for the registers parks several.
+    LLVM may park one vector, once in the loop; a tile too large for the registers parks several. Only 5x2 of generic
+    code, which has 16 registers and no multiply-add, parks its one twice in four words.
     """
+    at_most = 2 if (ISA.name, tile) == ("generic", Tile(5, 2)) else 1
     text = assembly(conv_gemm, TagType(ISA, tile))
     counts = [len(re.findall(MULTIPLY[ISA.name], loop)) for loop in loops(text)]
     assert max(counts) == UNROLL * tile.mr * tile.nr
     for loop, multiplies in zip(loops(text), counts, strict=True):
         if multiplies >= tile.mr * tile.nr:
             parked = re.findall(rf"\tv?mov[au]ps\t%{REGISTER[ISA.name]}\d+, (-?\d*\(%r[sb]p)", loop)
-            words = multiplies // (tile.mr * tile.nr)
-            assert len(set(parked)) <= 1 and len(parked) <= max(1, words // 2), (
-                f"of {words} words {parked} go to the stack"
-            )
+            assert len(parked) <= at_most, f"{len(parked)} vectors go to the stack among {multiplies} multiplies"
+            assert len(set(parked)) <= 1, f"vectors go to several places of the stack: {parked}"
     assert not re.search(FOREIGN[ISA.name], text), "instructions that this ISA does not have"
 
 
