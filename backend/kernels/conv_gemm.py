@@ -86,7 +86,7 @@ def conv_gemm(
                 first = tap + k == 0
                 last = tap + taps == step.tap_count and k + depth == step.depth
                 has_b, low, high = step.has_b, step.low, step.high
-                # Parts of K end as the last does: a second end in the tile costs layers of depth 16 to 32 2 % (Cascade Lake).
+                # Parts of K end as the last does: a second end in the tile costs layers of depth 16 to 32 2 % (AVX512).
                 if sums_are_y(tile) and not last:
                     has_b, low, high = 0, -_INFINITY, _INFINITY
                 ahead = prefetch = prefetch_step = 0
